@@ -1,0 +1,1 @@
+"""From the events of a run to facts about it: pure functions over values."""

@@ -1,0 +1,300 @@
+"""The facts of a run: all that rules may read and reports may show.
+
+Values only. Times are milliseconds unless the name says otherwise; `None` always means *not measured*, and
+`Facts.not_measured` says why. Statistics of steps and stages are over the measured steps: those after
+warm-up in which nothing of ours ran.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A place in somebody's source."""
+
+    file: str
+    line: int
+    function: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class LineTime:
+    """What the sampler saw at one line of the user's, inside one stage."""
+
+    site: Site  # the innermost line of the user's own code
+    leaf: str  # the function that really ran there, e.g. "json.encoder.encode"; "" when it is the line itself
+    samples: int
+    share_of_stage: float
+    ms_per_step: float  # share_of_stage x the stage's mean
+    source: str = ""  # the text of the line, where its file could be read
+
+
+@dataclass(frozen=True, slots=True)
+class StageFacts:
+    """One stage over the measured steps."""
+
+    name: str
+    median_ms: float
+    mean_ms: float
+    p5_ms: float
+    p95_ms: float
+    share: float  # of mean step time, 0 to 1
+    calls_per_step: float
+    call: Site | None  # the user's line that enters the stage
+    lines: tuple[LineTime, ...] = ()  # most time first
+    parts_ms: dict[str, float] = field(default_factory=dict)  # mean per step: "zero_grad", "clip", "step", "loss", …
+
+
+@dataclass(frozen=True, slots=True)
+class OutlierStep:
+    """A step much longer than its neighbours."""
+
+    index: int
+    start_s: float  # since the first step
+    wall_ms: float
+    stage: str  # the stage that grew most
+    grew_ms: float
+    cause: str | None  # "garbage collection", "epoch boundary", … where the record shows one
+
+
+@dataclass(frozen=True, slots=True)
+class StepFacts:
+    """The steps of the run, and how steady they were."""
+
+    count: int  # all that were seen
+    warmup: int  # of them, left out at the start
+    measured: int  # of them, behind the statistics
+    median_ms: float
+    mean_ms: float
+    p5_ms: float
+    p95_ms: float
+    noise_ms: float  # half width of the 95 % interval of the median
+    micro_batches: float  # backward passes per step
+    batches: float  # batches taken from a loader per step
+    drift_share: float | None  # change of the median from the first to the last third; None: within noise
+    outliers: tuple[OutlierStep, ...]
+    outlier_share: float  # of the measured steps
+    explicit: bool  # cut by profiler.step()
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFacts:
+    """What the DataLoader's workers (or, with num_workers=0, the training thread) did per batch."""
+
+    processes: int  # 0: the training thread loads
+    batches: int
+    load_ms: float  # blocked: storage, network, locks; median per batch, as are the next three
+    preprocess_ms: float  # computing in the dataset's __getitem__ / iterator, transforms
+    collate_ms: float
+    run_delay_ms: float  # runnable, but no core was free
+    batch_ms: float  # all of it, mean per batch
+    batch_p95_ms: float
+    busy_share: float  # of the workers' time within the steps
+    read_bytes: float | None  # from storage, per batch
+    items: float | None  # per batch
+    lines: tuple[LineTime, ...] = ()  # ms_per_step here is ms per batch
+
+
+@dataclass(frozen=True, slots=True)
+class MemorySample:
+    """Memory at one moment."""
+
+    time_s: float
+    rss_bytes: int
+    device_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryFacts:
+    """Memory of the training process, of its workers and of its device."""
+
+    peak_rss_bytes: int | None
+    peak_device_bytes: int | None  # allocated
+    reserved_device_bytes: int | None
+    device_capacity_bytes: int | None
+    workers_peak_rss_bytes: int | None
+    stage_peak_bytes: dict[str, int]  # peak seen while in the stage: RSS, or device allocated where there is one
+    categories_bytes: dict[str, int]  # parameters, gradients, optimizer, activations
+    activations_by_module: tuple[tuple[str, int], ...]  # "layers.3.mlp (Linear)" → saved bytes, largest first
+    growth_bytes_per_step: float | None  # None: no growth beyond noise, or not measured
+    growth_bytes: int | None
+    timeline: tuple[MemorySample, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SpanFacts:
+    """A stretch of the run that is not a step (startup, compile, evaluation, checkpoint) or our own cost."""
+
+    name: str
+    count: int
+    total_s: float
+    longest_s: float
+    share_of_run: float
+    site: Site | None
+    intervals_s: tuple[tuple[float, float], ...]  # (start, end) since the process began; at most 200
+
+
+@dataclass(frozen=True, slots=True)
+class LoaderSettings:
+    """A DataLoader's arguments as the user gave them."""
+
+    id: int
+    dataset: str
+    batch_size: int | None
+    num_workers: int
+    pin_memory: bool
+    prefetch_factor: int | None
+    persistent_workers: bool
+    iterable: bool
+    shuffle: bool | None
+    length: int | None  # items
+    context: str | None  # "fork", "spawn", "forkserver"
+    site: Site | None
+    trains: bool  # its batches were followed by backward
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RootSettings:
+    """A root module: one that the user's loop calls."""
+
+    id: int
+    name: str  # class
+    is_loss: bool
+    parameters: int
+    parameter_bytes: int
+    trainable_parameters: int
+    dtypes: tuple[str, ...]
+    submodules: int
+    compiled: bool
+    site: Site | None  # the call
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizerSettings:
+    """An optimizer as constructed."""
+
+    id: int
+    name: str  # class
+    foreach: bool | None
+    fused: bool | None
+    capturable: bool | None
+    tensors: int  # parameter tensors in its groups
+    groups: int
+    parameters: int
+    site: Site | None  # the construction
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Settings that matter, read where they passed by."""
+
+    loaders: tuple[LoaderSettings, ...]
+    roots: tuple[RootSettings, ...]
+    optimizers: tuple[OptimizerSettings, ...]
+    values: dict[str, Any]  # "torch_num_threads", "autocast", "compile", "ddp", "matmul_precision", …
+    sites: dict[str, Site]  # where such a value was set, where known
+
+    @property
+    def training_loader(self) -> LoaderSettings | None:
+        """The loader that feeds the training loop, if one was seen."""
+        return next((loader for loader in self.loaders if loader.trains), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the run ran on."""
+
+    cores: int  # that the process may use
+    memory_bytes: int
+    device: str  # "cpu" or the accelerator's name
+    asynchronous: bool  # the device runs behind the host: host timers do not time it
+    device_times: bool  # stage times come from the device's own clock
+    idle_cores: float | None  # mean number of idle cores while the steps ran
+    iowait_cores: float | None
+    process_cores: float | None  # mean number of cores that the training process used
+    gpu: dict[str, float] = field(default_factory=dict)  # NVML means: utilization_percent, power_w, …
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What ran."""
+
+    name: str
+    command: tuple[str, ...]
+    script: str | None
+    torch: str | None
+    python: str | None
+    ranks: int
+    duration_s: float
+    exit_code: int | None
+    signal: str | None  # "SIGKILL", where one ended it
+    ended: bool  # in an orderly way
+    started_unix_s: float
+    other_trainings: int = 0  # further processes that trained under the same command
+
+
+@dataclass(frozen=True, slots=True)
+class Overhead:
+    """What we cost."""
+
+    us_per_step: float | None
+    share: float | None
+    events_per_step: float
+    sampler_share: float | None  # of the time, by the sampler's own clock
+    instrument_s: float  # labelled spans of ours, outside the medians
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """Steps for drawing, decimated: each row stands for `steps_per_row` steps and keeps their slowest."""
+
+    steps_per_row: int
+    start_s: tuple[float, ...]  # since the first step
+    wall_ms: tuple[float, ...]  # mean of the row
+    max_ms: tuple[float, ...]  # the slowest step of the row
+    stages_ms: dict[str, tuple[float, ...]]  # means of the row
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Distribution of step time: exact counts in bins."""
+
+    edges_ms: tuple[float, ...]
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Everything that is known of a run."""
+
+    run: RunFacts
+    machine: Machine
+    steps: StepFacts | None  # None: no training step was seen
+    stages: dict[str, StageFacts]  # only those that were measured, in the order of `vocabulary.STAGE_ORDER`
+    workers: WorkerFacts | None
+    memory: MemoryFacts
+    spans: tuple[SpanFacts, ...]
+    gc_ms_per_step: float | None
+    gc_pauses: int
+    settings: Settings
+    overhead: Overhead
+    timeline: Timeline | None
+    histogram: Histogram | None
+    operators: tuple[dict[str, Any], ...]  # deep window: {"name", "stage", "ms_per_step", "calls_per_step"}
+    not_measured: dict[str, str]  # what → why, one clause each
+    notices: tuple[str, ...]  # what the reader must know: a truncated record, a hook that was switched off, …
+    root: str = ""  # folder against which the user's files are shown
+
+    def stage_ms(self, name: str) -> float:
+        """Mean milliseconds of a stage per step; 0 when the stage was not measured."""
+        stage = self.stages.get(name)
+        return stage.mean_ms if stage else 0.0

@@ -1,0 +1,1 @@
+"""The run on disk: the event vocabulary, the writer, the run folder and its readers."""

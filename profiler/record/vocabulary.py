@@ -1,0 +1,171 @@
+"""The words of the raw record.
+
+An event is 16 bytes, two little-endian unsigned 64-bit words: a *code* and a *value*.
+
+    code  = kind (8 bits) | name (16 bits) << 8 | argument (40 bits) << 24
+    value = `time.perf_counter_ns()` for PUSH, POP, MARK, PAUSE and SAMPLE, a plain number for VALUE
+
+PUSH opens an interval on the thread's stack, POP closes it. The name says of what: a stage of the step, a
+span of the run, or a part of a worker's batch. The argument says more:
+
+    argument = detail (8 bits) | object (16 bits) << 8 | flags (16 bits) << 24
+
+*detail* is a word of that stage's own list (`DataWait`, `Forward`, `Optimizer`, …); *object* numbers the loader, root module or optimizer
+within its process (a note says which is which); *flags* are the bits of `Flag`.
+
+Standard library only: this module is imported into the user's training process.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, IntFlag
+
+SCHEMA_VERSION = 1  # of summary.json and of the raw record
+
+
+class Kind(IntEnum):
+    """What an event is. 0 is an empty slot of the tape."""
+
+    PUSH = 1
+    POP = 2
+    MARK = 3
+    VALUE = 4  # the value word is a number; it belongs to the last timed event before it on the same tape
+    SAMPLE = 5  # the sampler saw the training thread; the argument numbers the site
+    PAUSE = 6  # a pause that ended now; the argument is its length in ns (40 bits: up to 18 minutes)
+
+
+class Name(IntEnum):
+    """What an interval, a mark or a value is about."""
+
+    # stages of a step
+    DATA_WAIT = 1
+    HOST_TO_DEVICE = 2
+    FORWARD = 3
+    BACKWARD = 4
+    OPTIMIZER = 5
+    COMMUNICATION = 6
+    USER_STAGE = 7  # `profiler.stage("…")` with a name of the user's; object = number of the name
+    # spans of the run
+    EVALUATION = 16
+    CHECKPOINT = 17
+    COMPILE = 18
+    STARTUP = 19
+    INSTRUMENT = 20  # our own cost: the deep window, the memory step
+    # marks
+    STEP = 32  # `profiler.step()`: the user says that a step ends here
+    ATTACHED = 33  # hooks are in place
+    ENDED = 34  # the process ended in an orderly way (absent after SIGKILL)
+    DISABLED = 35  # an error of ours switched the recording off here
+    RESOURCES = 36  # on the sampler's tape; the VALUEs after it are readings of that moment
+    # pauses
+    GARBAGE_COLLECTION = 48
+    # a worker's batch
+    FETCH = 64  # load + preprocess of all items of the batch
+    COLLATE = 65
+    # values
+    CPU_NS = 80  # CPU time of the thread since the PUSH before it
+    RUN_DELAY_NS = 81  # time the thread was runnable but had no core
+    READ_BYTES = 82  # bytes fetched from storage (not from the page cache)
+    READ_CHARS = 83  # bytes read through read(2), cached or not
+    ITEMS = 84  # items in the batch
+    RSS_BYTES = 85
+    DEVICE_ALLOCATED_BYTES = 86
+    DEVICE_RESERVED_BYTES = 87
+    DEVICE_PEAK_BYTES = 88
+    BLOCK_INPUTS = 89  # ru_inblock
+    PROCESS_CPU_NS = 90  # of the training process, all threads, since it began
+    SYSTEM_IDLE_NS = 91  # summed over cores, since boot
+    SYSTEM_IOWAIT_NS = 92
+    WORKERS_RSS_BYTES = 93  # summed over the process's children
+    GPU_UTILIZATION_PERCENT = 96  # NVML readings
+    GPU_MEMORY_USED_BYTES = 97
+    GPU_POWER_MILLIWATTS = 98
+    GPU_SM_CLOCK_MHZ = 99
+    GPU_THROTTLE_REASONS = 100  # bit mask of NVML's clocks event reasons
+    GPU_TEMPERATURE_C = 101
+
+
+class DataWait(IntEnum):
+    """Details of `data_wait`."""
+
+    NEXT = 1
+    ITER = 2  # DataLoader.__iter__: starts the workers
+
+
+class Forward(IntEnum):
+    """Details of `forward`."""
+
+    MODULE = 1
+    LOSS = 2  # a root module that is a loss
+
+
+class Optimizer(IntEnum):
+    """Details of `optimizer`."""
+
+    STEP = 1
+    ZERO_GRAD = 2
+    CLIP = 3
+    SCALER = 4
+    SCHEDULER = 5
+
+
+class Checkpoint(IntEnum):
+    """Details of `checkpoint`."""
+
+    SAVE = 1
+    LOAD = 2
+
+
+class Instrument(IntEnum):
+    """Details of `instrument`, our own labelled cost."""
+
+    MEMORY_STEP = 1
+    DEEP_WINDOW = 2
+
+
+class Flag(IntFlag):
+    """Bits that an event carries."""
+
+    TRAINING = 1  # root.training
+    GRAD = 2  # torch.is_grad_enabled()
+    EXHAUSTED = 4  # on POP of data_wait: StopIteration
+    RAISED = 8  # on POP: the call ended by an exception
+    WORKERS = 16  # on PUSH of data_wait: this loader has worker processes
+
+
+STAGES: dict[int, str] = {
+    Name.DATA_WAIT: "data_wait",
+    Name.HOST_TO_DEVICE: "host_to_device",
+    Name.FORWARD: "forward",
+    Name.BACKWARD: "backward",
+    Name.OPTIMIZER: "optimizer",
+    Name.COMMUNICATION: "communication",
+}
+STAGE_ORDER: tuple[str, ...] = (*STAGES.values(), "other")
+SPANS: dict[int, str] = {
+    Name.STARTUP: "startup",
+    Name.COMPILE: "compile",
+    Name.EVALUATION: "evaluation",
+    Name.CHECKPOINT: "checkpoint",
+    Name.INSTRUMENT: "instrument",
+}
+
+TAPE_MAGIC = b"TPTAPE01"
+HEADER_BYTES = 64
+EVENT_BYTES = 16
+SEGMENT_BYTES = 1 << 20
+
+
+def code(kind: int, name: int, detail: int = 0, obj: int = 0, flags: int = 0) -> int:
+    """The code word of an event."""
+    return kind | name << 8 | (detail | (obj & 0xFFFF) << 8 | flags << 24) << 24
+
+
+def pause_code(name: int, length_ns: int) -> int:
+    """The code word of a PAUSE: its argument is the length."""
+    return Kind.PAUSE | name << 8 | min(length_ns, (1 << 40) - 1) << 24
+
+
+def sample_code(site: int) -> int:
+    """The code word of a SAMPLE: its argument numbers the site (a `site` note says where it is)."""
+    return Kind.SAMPLE | (site & 0xFFFFFFFF) << 24
