@@ -1,0 +1,125 @@
+"""Data wait: the training thread asks a DataLoader for its next batch, or starts its workers."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from torch.utils.data import DataLoader
+from torch.utils.data.dataloader import _BaseDataLoaderIter
+
+from ..record.vocabulary import DataWait, Flag, Kind, Name, code
+from .session import Session
+from .settings import describe_loader
+from .transient import Transient
+
+_CODES = "_trainprof_codes"
+
+
+class LoaderCodes(Transient):
+    """The event codes of one loader."""
+
+    __slots__ = ("exhausted", "iterate", "iterated", "number", "pop", "push", "raised", "session")
+
+    def __init__(self, session: Session, number: int, has_workers: bool) -> None:
+        flags = Flag.WORKERS if has_workers else 0
+        self.session = session
+        self.number = number
+        self.push = code(Kind.PUSH, Name.DATA_WAIT, DataWait.NEXT, number, flags)
+        self.pop = code(Kind.POP, Name.DATA_WAIT, DataWait.NEXT, number)
+        self.exhausted = code(Kind.POP, Name.DATA_WAIT, DataWait.NEXT, number, Flag.EXHAUSTED)
+        self.raised = code(Kind.POP, Name.DATA_WAIT, DataWait.NEXT, number, Flag.RAISED)
+        self.iterate = code(Kind.PUSH, Name.DATA_WAIT, DataWait.ITER, number, flags)
+        self.iterated = code(Kind.POP, Name.DATA_WAIT, DataWait.ITER, number)
+
+
+class Loaders:
+    """Numbers the loaders of a process as they are first used."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.count = 0
+
+    def codes(self, holder: Any, loader: Any, depth: int) -> LoaderCodes:
+        """The codes kept on a loader or an iterator; made on first sight."""
+        codes: LoaderCodes | None = vars(holder).get(_CODES)
+        if codes is None or codes.session is not self.session:
+            if loader is not holder and loader is not None:
+                codes = self.codes(loader, loader, depth + 1)
+            else:
+                codes = LoaderCodes(self.session, self.count, getattr(holder, "num_workers", 0) > 0)
+                self.count += 1
+                if loader is not None:
+                    describe_loader(self.session, codes.number, loader, depth + 1)
+            # past DataLoader.__setattr__, which refuses some names
+            vars(holder)[_CODES] = codes
+        return codes
+
+
+def install(session: Session) -> None:
+    """Wrap `DataLoader.__iter__` and the iterators' `__next__`; patched classes reach living iterators too."""
+    loaders = Loaders(session)
+    replace = session.patches.replace
+    replace(_BaseDataLoaderIter, "__next__", _timed_next(session, loaders, _BaseDataLoaderIter.__next__))
+    replace(DataLoader, "__iter__", _timed_iter(session, loaders, DataLoader.__iter__))
+
+
+def _timed_next(session: Session, loaders: Loaders, original: Any) -> Any:
+    write = session.write
+
+    @functools.wraps(original)
+    def __next__(self: Any) -> Any:  # noqa: N807
+        if not session.active:
+            return original(self)
+        try:
+            codes = vars(self).get(_CODES)
+            if codes is None or codes.session is not session:
+                codes = loaders.codes(self, None, 2)
+            write(codes.push)
+        except Exception as error:
+            session.fail("data wait", error)
+            return original(self)
+        try:
+            batch = original(self)
+        except StopIteration:
+            session.write_safely(codes.exhausted, "data wait")
+            raise
+        except BaseException:
+            session.write_safely(codes.raised, "data wait")
+            raise
+        session.write_safely(codes.pop, "data wait")
+        return batch
+
+    return __next__
+
+
+def _timed_iter(session: Session, loaders: Loaders, original: Any) -> Any:
+    write = session.write
+
+    @functools.wraps(original)
+    def __iter__(self: Any) -> Any:  # noqa: N807
+        if not session.active:
+            return original(self)
+        try:
+            codes = loaders.codes(self, self, 2)
+            for listener in session.epoch_listeners:
+                listener()
+            session.starting_loader = codes.number
+            write(codes.iterate)
+        except Exception as error:
+            session.fail("data loader start", error)
+            return original(self)
+        try:
+            iterator = original(self)
+        except BaseException:
+            session.write_safely(codes.iterated, "data loader start")
+            raise
+        try:
+            write(codes.iterated)
+            if hasattr(iterator, "__dict__"):
+                vars(iterator)[_CODES] = codes
+        except Exception as error:
+            session.fail("data loader start", error)
+        return iterator
+
+    return __iter__

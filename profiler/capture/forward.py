@@ -1,0 +1,270 @@
+"""Forward: when a root module (one that the user's loop calls) begins and ends.
+
+A root that is known carries a `RootCall` in the slot that `torch.nn.Module` keeps for a compiled call
+(`_compiled_call_impl`): torch leaves that slot out of pickles, copies and state dicts, and neither `forward`
+nor the module's class is touched. Roots become known by a global forward pre-hook, which is armed only while
+we look for them and disarms itself before the root's submodules run: they never pay for it.
+
+The loss belongs to forward. Loss modules are roots like others; for a functional loss the analysis lets
+forward last until backward begins.
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Callable
+from threading import get_ident
+from typing import Any
+
+import torch
+from torch.nn.modules import module as torch_module
+from torch.nn.modules.loss import _Loss
+
+from ..record.vocabulary import Flag, Forward, Kind, Name, code
+from .session import Session
+from .settings import describe_root
+from .transient import Transient
+
+_SLOT = "_compiled_call_impl"
+_SEARCH_STEPS = 16  # after so many optimizer steps the pre-hook rests …
+_SEARCH_EVERY = 64  # … and looks again for one step in so many
+_MAX_ROOTS = 4096
+
+_is_compiling = torch.compiler.is_compiling
+_is_grad_enabled = torch.is_grad_enabled
+
+
+class RootCall(Transient):
+    """Stands in a root's slot for the compiled call: push, the module's own call, pop."""
+
+    __slots__ = ("codes", "inner", "module", "search")
+
+    def __init__(
+        self, module: torch.nn.Module, codes: RootCodes, search: RootSearch, inner: Callable[..., Any] | None
+    ) -> None:
+        self.module = weakref.ref(module)  # a strong one would keep the module alive until a collection
+        self.codes = codes
+        self.search = search
+        self.inner = inner  # a compiled call that stood here before us
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        module = self.module()
+        assert module is not None
+        call = self.inner or module._call_impl
+        search = self.search
+        if search.inside or not search.session.active or _is_compiling():
+            return call(*args, **kwargs)
+        write = search.write
+        codes = self.codes
+        try:
+            if search.armed:
+                search.disarm()
+            write(codes.push[module.training + 2 * _is_grad_enabled()])
+            search.inside = True
+        except Exception as error:
+            search.session.fail("forward", error)
+            return call(*args, **kwargs)
+        try:
+            result = call(*args, **kwargs)
+        except BaseException:
+            search.inside = False
+            search.session.write_safely(codes.raised, "forward")
+            raise
+        search.inside = False
+        try:
+            write(codes.pop)
+            if search.searching:
+                search.arm()
+        except Exception as error:
+            search.session.fail("forward", error)
+        return result
+
+
+class RootCodes:
+    """The event codes of one root."""
+
+    __slots__ = ("pop", "push", "raised")
+
+    def __init__(self, number: int, is_loss: bool) -> None:
+        detail = Forward.LOSS if is_loss else Forward.MODULE
+        self.push = [
+            code(Kind.PUSH, Name.FORWARD, detail, number, Flag.TRAINING * bool(bits & 1) | Flag.GRAD * bool(bits & 2))
+            for bits in range(4)
+        ]
+        self.pop = code(Kind.POP, Name.FORWARD, detail, number)
+        self.raised = code(Kind.POP, Name.FORWARD, detail, number, Flag.RAISED)
+
+
+class RootSearch:
+    """Finds roots, and knows the roots that were found."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.write = session.write
+        self.inside = False  # a root of the training thread is running
+        self.armed = False
+        self.searching = True
+        self.steps = 0
+        self.compiling_used = False
+        self._count = 0
+        self._roots: list[weakref.ref[torch.nn.Module]] = []
+        # a key that no RemovableHandle takes
+        self._key: Any = "trainprof"
+
+    # looking
+
+    def arm(self) -> None:
+        """Have the next module call shown to us."""
+        if not self.armed and not self.compiling_used and self.session.active:
+            self.armed = True
+            torch_module._global_forward_pre_hooks[self._key] = self._found
+
+    def disarm(self) -> None:
+        """Leave module calls alone."""
+        self.armed = False
+        torch_module._global_forward_pre_hooks.pop(self._key, None)
+
+    def look_again(self) -> None:
+        """Search during the step that follows."""
+        self.searching = True
+        if not self.inside:
+            self.arm()
+
+    def on_step(self) -> None:
+        """After an optimizer step: search at first, then now and then."""
+        self.steps += 1
+        if self.steps < _SEARCH_STEPS:
+            return
+        self.searching = self.steps % _SEARCH_EVERY == 0
+        if self.searching:
+            self.arm()
+        elif self.armed:
+            self.disarm()
+
+    def _found(self, module: torch.nn.Module, args: Any) -> None:
+        """The global pre-hook: this module was called from outside any root."""
+        try:
+            if _is_compiling():
+                return
+            owner = self.session.tape.owner
+            if owner is not None and owner != get_ident():
+                return  # e.g. a replica's thread; stay armed for the thread that trains
+            self.disarm()
+            if self.inside:
+                return
+            known = vars(module).get(_SLOT)
+            if not isinstance(known, RootCall):
+                codes = self.adopt(module)
+                if codes is not None:
+                    self._record_first_call(module, codes)
+        except Exception as error:
+            self.session.fail("finding the model", error)
+
+    def adopt(self, module: torch.nn.Module, inner: Callable[..., Any] | None = None) -> RootCodes | None:
+        """Make `module` a known root; `inner` is the compiled call to run in its place, if there is one."""
+        if self._count >= _MAX_ROOTS or isinstance(module, torch.jit.ScriptModule):
+            return None
+        codes = RootCodes(self._count, isinstance(module, _Loss))
+        describe_root(self.session, self._count, module)
+        self._count += 1
+        if self._count % 256 == 0:
+            self._roots = [root for root in self._roots if root() is not None]
+        vars(module)[_SLOT] = RootCall(module, codes, self, inner or vars(module).get(_SLOT))
+        self._roots.append(weakref.ref(module))
+        return codes
+
+    def _record_first_call(self, module: torch.nn.Module, codes: RootCodes) -> None:
+        """The call that showed us the root is under way: its end is seen by a hook of the module's own.
+
+        The hook removes itself where the call succeeds. Where it raises, torch is iterating over the hooks
+        and must not be disturbed: the POP is then missing, which the reader bears.
+        """
+        self.write(codes.push[module.training + 2 * _is_grad_enabled()])
+
+        def ended(module: torch.nn.Module, args: Any, output: Any) -> None:
+            handle.remove()
+            if self.inside:
+                return  # the first call raised, and this is a later one
+            self.session.write_safely(codes.pop, "forward")
+            if self.searching:
+                self.arm()
+
+        handle = module.register_forward_hook(ended)
+
+    def forget(self) -> None:
+        """Take every RootCall out again."""
+        self.disarm()
+        for reference in self._roots:
+            module = reference()
+            if module is None:
+                continue
+            ours = vars(module).get(_SLOT)
+            if isinstance(ours, RootCall):
+                if ours.inner is not None:
+                    vars(module)[_SLOT] = ours.inner
+                else:
+                    del vars(module)[_SLOT]
+        self._roots.clear()
+
+
+def install(session: Session) -> RootSearch:
+    """Begin to look for roots."""
+    search = RootSearch(session)
+    session.on_close(search.forget)
+    session.on_step(search.on_step)
+    _follow_compilation(session, search)
+    _follow_replicas(session)
+    search.arm()
+    return search
+
+
+def _follow_compilation(session: Session, search: RootSearch) -> None:
+    """Hooks must stand outside compiled code: a compiled module is a root from the start.
+
+    Compiled code guards on global hooks, and warns where it sees one: from the first use of the compiler on,
+    we look for no further roots.
+    """
+    compile_function = torch.compile
+    compile_module = torch.nn.Module.compile
+
+    @functools.wraps(compile_function)
+    def compile(*args: Any, **kwargs: Any) -> Any:
+        result = compile_function(*args, **kwargs)
+        if session.active and not _is_compiling():
+            try:
+                session.note_call("compile", 0)
+                search.compiling_used = True
+                search.disarm()
+                if isinstance(result, torch.nn.Module):
+                    search.adopt(result)
+            except Exception as error:
+                session.fail("torch.compile", error)
+        return result
+
+    @functools.wraps(compile_module)
+    def compile_in_place(self: torch.nn.Module, *args: Any, **kwargs: Any) -> None:
+        vars(self).pop(_SLOT, None)
+        compile_module(self, *args, **kwargs)
+        if session.active:
+            try:
+                search.adopt(self, vars(self)[_SLOT])
+            except Exception as error:
+                session.fail("Module.compile", error)
+
+    session.patches.replace(torch, "compile", compile)
+    session.patches.replace(torch.nn.Module, "compile", compile_in_place)
+
+
+def _follow_replicas(session: Session) -> None:
+    """DataParallel copies a module's `__dict__`: a replica must not call the original."""
+    replicate = torch.nn.Module._replicate_for_data_parallel
+
+    @functools.wraps(replicate)
+    def replicate_without_root(self: torch.nn.Module) -> Any:
+        replica = replicate(self)
+        if isinstance(vars(replica).get(_SLOT), RootCall):
+            del vars(replica)[_SLOT]
+        return replica
+
+    session.patches.replace(torch.nn.Module, "_replicate_for_data_parallel", replicate_without_root)

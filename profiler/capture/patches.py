@@ -1,0 +1,31 @@
+"""Replace attributes of other people's classes and modules, and put everything back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_ABSENT = object()
+
+
+class Patches:
+    """A list of replacements that can be undone, last first."""
+
+    def __init__(self) -> None:
+        self._done: list[tuple[Any, str, Any, Any]] = []
+
+    def replace(self, owner: Any, name: str, value: Any) -> None:
+        """Set `owner.name`, remembering what stood there."""
+        before = vars(owner).get(name, _ABSENT)
+        setattr(owner, name, value)
+        self._done.append((owner, name, before, value))
+
+    def undo(self) -> None:
+        """Put everything back, except where somebody else has replaced our replacement since."""
+        while self._done:
+            owner, name, before, ours = self._done.pop()
+            if vars(owner).get(name, _ABSENT) is not ours:
+                continue
+            if before is _ABSENT:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, before)

@@ -1,0 +1,219 @@
+"""One recording in one process: where events go, who writes them, and how it all stops.
+
+A hook is given the session and uses three things: `session.write(code)` on the hot path, `session.note(…)`
+for what is said once, and `session.fail(where, error)` when it has an error of its own: that switches the
+whole recording off, with one line on stderr, and the training goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..record.layout import rank_directory
+from ..record.notes import Notes
+from ..record.tape import Tape
+from ..record.vocabulary import Kind, Name, Optimizer, code
+from .callsite import caller
+from .patches import Patches
+
+_OPTIMIZER_STEP = code(Kind.PUSH, Name.OPTIMIZER, Optimizer.STEP)
+_STEP_MASK = (1 << 32) - 1  # kind, name and detail: the object may be any
+
+
+@dataclass(frozen=True)
+class CaptureConfig:
+    """What the launcher or the context manager asked for."""
+
+    run_directory: Path
+    deep: bool = True
+    sample_interval_ms: float = 10.0
+    max_disk_mb: int = 256
+
+
+class Session:
+    """The recording of one process. Opened lazily: no folder exists before the first event."""
+
+    def __init__(
+        self, config: CaptureConfig, clock: Callable[[], int] = time.perf_counter_ns
+    ) -> None:
+        self.config = config
+        self.clock = clock
+        self.patches = Patches()
+        self.active = True
+        self.role = "training"  # or "worker": a DataLoader's process
+        self._folder: Path | None = None
+        self._closers: list[Callable[[], None]] = []
+        self._enders: list[Callable[[], None]] = []
+        self.starting_loader = 0xFFFF  # the DataLoader whose iterator is being made
+        self.epoch_listeners: list[Callable[[], None]] = []
+        self._step_listeners: list[Callable[[], None]] = []
+        self._seen_calls: set[tuple[str, int]] = set()
+        self._stepped: set[int | None] = set()
+        self.notes = Notes(self.folder)
+        segments = max(4, config.max_disk_mb // 2)
+        self.tape = Tape(
+            self.folder,
+            "thread-0",
+            limit_segments=segments,
+            clock=clock,
+            on_error=self._disk_failed,
+            claims=self._trains,
+        )
+        self.write = self.tape.write
+        self.write_value = self.tape.write_value
+
+    # where things go
+
+    def folder(self) -> Path:
+        """This process's folder, made on first use. Raises OSError."""
+        if self._folder is None:
+            folder = rank_directory(self.config.run_directory, current_rank()) / str(os.getpid())
+            folder.mkdir(parents=True, exist_ok=True)
+            self._folder = folder
+        return self._folder
+
+    def stream(self, name: str, limit_segments: int = 16, segment_bytes: int = 1 << 20) -> Tape:
+        """A further tape of this process, e.g. the sampler's."""
+        return Tape(
+            self.folder,
+            name,
+            limit_segments=limit_segments,
+            segment_bytes=segment_bytes,
+            clock=self.clock,
+            on_error=self._disk_failed,
+        )
+
+    def write_safely(self, event_code: int, where: str) -> None:
+        """Write where an error of ours must not hide the user's exception."""
+        try:
+            self.write(event_code)
+        except Exception as error:
+            self.fail(where, error)
+
+    def note(self, kind: str, **fields: Any) -> None:
+        """Say something once. Never raises: a full disk switches us off."""
+        if not self.active:
+            return
+        try:
+            self.notes.write(kind, **fields)
+        except OSError as error:
+            self._disk_failed(error)
+
+    def note_call(self, stage: str, detail: int, depth: int = 2) -> None:
+        """Note the user's line that enters a stage; once per stage and detail. `depth` as in `caller`."""
+        if (stage, detail) in self._seen_calls:
+            return
+        self._seen_calls.add((stage, detail))
+        site = caller(depth + 1)
+        if site is not None:
+            self.note("call", stage=stage, detail=detail, **site)
+
+    # who owns the tape
+
+    def _trains(self, event_code: int) -> bool:
+        """The thread that steps an optimizer is the one that trains, if the owner so far did not."""
+        if event_code & _STEP_MASK != _OPTIMIZER_STEP or self.tape.owner in self._stepped:
+            return False
+        return self.active
+
+    def stepped(self) -> None:
+        """An optimizer has stepped on the owner's thread; called once per optimizer step."""
+        if self.tape.owner not in self._stepped:
+            self._stepped.add(self.tape.owner)
+        for listener in self._step_listeners:
+            listener()
+
+    def on_step(self, listener: Callable[[], None]) -> None:
+        """Call `listener` after every optimizer step. It must cost next to nothing."""
+        self._step_listeners.append(listener)
+
+    # how it stops
+
+    def on_close(self, closer: Callable[[], None]) -> None:
+        """Call `closer` when the session ends, in whichever way; last registered first."""
+        self._closers.append(closer)
+
+    def on_end(self, ender: Callable[[], None]) -> None:
+        """Call `ender` when the session closes, but not on an error of ours: torch may be iterating then."""
+        self._enders.append(ender)
+
+    def close(self) -> None:
+        """End in an orderly way: every hook is removed, the record says that it is complete."""
+        self._remove_hooks()
+        while self._enders:
+            with contextlib.suppress(Exception):
+                self._enders.pop()()
+        if not self.active:
+            return
+        if self._folder is not None:
+            self.write(code(Kind.MARK, Name.ENDED))
+        self.active = False
+        self.tape.kill()
+        self.notes.close()
+
+    def fail(self, where: str, error: BaseException) -> None:
+        """An error of ours: stop recording, say so in one line, and leave the training alone."""
+        if not self.active:
+            return
+        with contextlib.suppress(Exception):
+            self.write(code(Kind.MARK, Name.DISABLED))
+            self.note("disabled", where=where, error=f"{type(error).__name__}: {error}")
+        self.active = False
+        self.tape.kill()
+        with contextlib.suppress(Exception):
+            sys.stderr.write(
+                f"prof: recording stopped by an error of its own in {where} "
+                f"({type(error).__name__}: {error}); the training goes on.\n"
+            )
+        self._remove_hooks()
+
+    def _disk_failed(self, error: OSError) -> None:
+        self.fail("writing the record", error)
+
+    def _remove_hooks(self) -> None:
+        while self._closers:
+            closer = self._closers.pop()
+            with contextlib.suppress(Exception):
+                closer()
+        self.patches.undo()
+
+    # forks
+
+    def forked(self) -> None:
+        """In the child of a fork: nothing of the parent's may be written to from here."""
+        self._folder = None
+        self._seen_calls = set()
+        self._stepped = set()
+        self.notes = Notes(self.folder)
+        if self.active:
+            self.tape.restart()
+
+    def become_worker(self, parent_pid: int) -> None:
+        """This process is a DataLoader's worker: it writes into its parent's folder, and no stages."""
+        self.role = "worker"
+        self.tape.kill()
+        folder = rank_directory(self.config.run_directory, current_rank()) / str(parent_pid)
+        self._folder = folder if folder.is_dir() else None
+        if self._folder is None:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._folder = folder
+
+
+def current_rank() -> int:
+    """The process's rank by its launcher's environment, else by torch.distributed, else 0."""
+    for variable in ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK"):
+        if os.environ.get(variable, "").isdigit():
+            return int(os.environ[variable])
+    if os.environ.get("SLURM_NTASKS", "1") != "1" and os.environ.get("SLURM_PROCID", "").isdigit():
+        return int(os.environ["SLURM_PROCID"])
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        return int(distributed.get_rank())
+    return 0

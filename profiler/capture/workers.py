@@ -1,0 +1,238 @@
+"""Workers: per batch, how long the dataset waited for storage, how long it computed, and how long collate took.
+
+The dataset's fetchers are wrapped in whichever process runs them: a worker (forked or spawned), or the training
+process where `num_workers=0`. Around each batch we read the clock, the thread's CPU time and its run-queue
+delay; what is left of the wall is time blocked: storage, network, locks.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from collections.abc import Callable
+from threading import get_native_id
+from typing import Any
+
+import torch.utils.data._utils.fetch as torch_fetch
+import torch.utils.data._utils.worker as torch_worker
+
+from ..record.tape import Tape
+from ..record.vocabulary import Kind, Name, code
+from .session import Session
+
+_PROBE_COST_SHARE = 0.003  # of the batch: short batches are probed less often
+_PROBE_NS = 15_000
+_MAX_SKIP = 63
+_NO_LOADER = 0xFFFF
+
+
+class BatchProbe:
+    """Measures the batches that one process makes."""
+
+    def __init__(self, session: Session, tape: Tape, loader: int, cpu_clock: Callable[[], int]) -> None:
+        self.session = session
+        self.write = tape.write
+        self.write_value = tape.write_value
+        self.cpu_clock = cpu_clock
+        self.run_delay_ns = _run_delay_reader()
+        self.reads = _reads_reader()
+        self.collating = False
+        self.measuring = False
+        self.skip = 0
+        self.codes = {
+            (kind, name): code(kind, name, obj=loader)
+            for kind in (Kind.PUSH, Kind.POP)
+            for name in (Name.FETCH, Name.COLLATE)
+        }
+        self.cpu_ns = self.delay_ns = 0
+        self.read_bytes = self.read_chars = 0
+        self.began_ns = 0
+
+    def begin(self) -> None:
+        """A batch begins."""
+        if self.skip > 0:
+            self.skip -= 1
+            return
+        self.measuring = True
+        self.read_bytes, self.read_chars = self.reads()
+        self.delay_ns = self.run_delay_ns()
+        self.cpu_ns = self.cpu_clock()
+        self.began_ns = self.session.clock()
+        self.write(self.codes[Kind.PUSH, Name.FETCH])
+
+    def part(self, kind: Kind, name: Name) -> None:
+        """A part of the batch ends: write its event, and what was used since the last one."""
+        cpu_ns, delay_ns = self.cpu_clock(), self.run_delay_ns()
+        self.write(self.codes[kind, name])
+        self.write_value(_CPU, max(0, cpu_ns - self.cpu_ns))
+        self.write_value(_DELAY, max(0, delay_ns - self.delay_ns))
+        self.cpu_ns, self.delay_ns = cpu_ns, delay_ns
+
+    def end(self, items: int) -> None:
+        """The batch is made."""
+        self.measuring = False
+        if self.collating:
+            self.collating = False
+            self.write(self.codes[Kind.POP, Name.FETCH])
+        else:
+            self.part(Kind.POP, Name.FETCH)
+        read_bytes, read_chars = self.reads()
+        if read_chars:
+            self.write_value(_READ_BYTES, max(0, read_bytes - self.read_bytes))
+            self.write_value(_READ_CHARS, max(0, read_chars - self.read_chars))
+        self.write_value(_ITEMS, items)
+        wall_ns = max(1, self.session.clock() - self.began_ns)
+        self.skip = min(_MAX_SKIP, int(_PROBE_NS / (_PROBE_COST_SHARE * wall_ns)))
+
+
+_CPU = code(Kind.VALUE, Name.CPU_NS)
+_DELAY = code(Kind.VALUE, Name.RUN_DELAY_NS)
+_READ_BYTES = code(Kind.VALUE, Name.READ_BYTES)
+_READ_CHARS = code(Kind.VALUE, Name.READ_CHARS)
+_ITEMS = code(Kind.VALUE, Name.ITEMS)
+
+
+class Workers:
+    """Which probe serves the process we are in."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.probes: dict[tuple[int, int], BatchProbe] = {}
+        self.tape: Tape | None = None
+        self.pid = 0
+
+    def probe(self, loader: int) -> BatchProbe:
+        """The probe of this process for that loader; anew in the child of a fork."""
+        pid = os.getpid()
+        if self.pid != pid:
+            self.pid = pid
+            self.tape = self.session.stream(f"worker-{pid}", limit_segments=8, segment_bytes=1 << 18)
+            self.probes.clear()
+        known = self.probes.get((pid, loader))
+        if known is None:
+            assert self.tape is not None
+            alone = self.session.role == "worker"
+            clock = time.process_time_ns if alone else time.thread_time_ns
+            known = self.probes[pid, loader] = BatchProbe(self.session, self.tape, loader, clock)
+        return known
+
+
+def install(session: Session, on_worker: Callable[[], None]) -> None:
+    """Wrap the fetchers, and the workers' main loop; `on_worker` runs in each worker as it begins."""
+    workers = Workers(session)
+    replace = session.patches.replace
+    replace(torch_fetch._BaseDatasetFetcher, "__init__", _with_probe(session, workers))
+    for fetcher in (torch_fetch._MapDatasetFetcher, torch_fetch._IterableDatasetFetcher):
+        replace(fetcher, "fetch", _timed_fetch(session, workers, fetcher.fetch))
+    replace(torch_worker, "_worker_loop", _worker_loop(session, torch_worker._worker_loop, on_worker))
+
+
+def _with_probe(session: Session, workers: Workers) -> Any:
+    original = torch_fetch._BaseDatasetFetcher.__init__
+
+    @functools.wraps(original)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        original(self, *args, **kwargs)
+        if not session.active:
+            return
+        try:
+            loader = session.starting_loader
+            self._trainprof_loader = loader
+            self.collate_fn = _timed_collate(session, workers, loader, self.collate_fn)
+        except Exception as error:
+            session.fail("data loading", error)
+
+    return __init__
+
+
+def _timed_collate(session: Session, workers: Workers, loader: int, original: Any) -> Any:
+    @functools.wraps(original, updated=())
+    def collate(data: Any) -> Any:
+        try:
+            probe = workers.probe(loader)
+            measuring = probe.measuring and session.active
+            if measuring:
+                probe.part(Kind.PUSH, Name.COLLATE)
+        except Exception as error:
+            measuring = False
+            session.fail("collate", error)
+        batch = original(data)
+        if measuring:
+            try:
+                probe.part(Kind.POP, Name.COLLATE)
+                probe.collating = True
+            except Exception as error:
+                session.fail("collate", error)
+        return batch
+
+    return collate
+
+
+def _timed_fetch(session: Session, workers: Workers, original: Any) -> Any:
+    @functools.wraps(original)
+    def fetch(self: Any, possibly_batched_index: Any) -> Any:
+        if not session.active:
+            return original(self, possibly_batched_index)
+        try:
+            probe = workers.probe(getattr(self, "_trainprof_loader", _NO_LOADER))
+            probe.measuring = probe.collating = False
+            probe.begin()
+        except Exception as error:
+            session.fail("data loading", error)
+            return original(self, possibly_batched_index)
+        batch = original(self, possibly_batched_index)
+        if probe.measuring:
+            try:
+                probe.end(_items(possibly_batched_index))
+            except Exception as error:
+                session.fail("data loading", error)
+        return batch
+
+    return fetch
+
+
+def _items(index: Any) -> int:
+    try:
+        return len(index)
+    except TypeError:
+        return 1
+
+
+def _worker_loop(session: Session, original: Any, on_worker: Callable[[], None]) -> Any:
+    @functools.wraps(original)
+    def _worker_loop(*args: Any, **kwargs: Any) -> None:
+        if session.active:
+            try:
+                session.become_worker(os.getppid())
+                on_worker()
+            except Exception as error:
+                session.fail("starting a worker", error)
+        original(*args, **kwargs)
+
+    return _worker_loop
+
+
+def _run_delay_reader() -> Callable[[], int]:
+    """Reads how long this thread has waited for a core so far, in ns; 0 where the kernel does not say."""
+    try:
+        descriptor = os.open(f"/proc/self/task/{get_native_id()}/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+        os.pread(descriptor, 80, 0).split()[1]
+    except (OSError, IndexError):
+        return lambda: 0
+    return lambda: int(os.pread(descriptor, 80, 0).split()[1])
+
+
+def _reads_reader() -> Callable[[], tuple[int, int]]:
+    """Reads the bytes that came from storage and through read(2) so far; zeros where the kernel hides them."""
+    try:
+        descriptor = os.open(f"/proc/self/task/{get_native_id()}/io", os.O_RDONLY | os.O_CLOEXEC)
+
+        def read() -> tuple[int, int]:
+            words = os.pread(descriptor, 256, 0).split()
+            return int(words[9]), int(words[1])
+
+        read()
+    except (OSError, IndexError, ValueError):
+        return lambda: (0, 0)
+    return read

@@ -1,0 +1,175 @@
+"""Write events to a stream of memory-mapped segments.
+
+In:  codes (`vocabulary.code`), one call per event.
+Out: `<stream>-<seq>.tape` files of 1 MiB that hold every event up to the last one written, whatever kills
+     the process: the kernel owns the pages.
+
+A segment is reserved on disk before it is mapped, so that a full disk is an error at the roll-over, which we
+can bear, and not a SIGBUS at a store. Standard library only.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+from threading import get_ident, get_native_id
+
+from .layout import tape_path
+from .vocabulary import EVENT_BYTES, HEADER_BYTES, SEGMENT_BYTES, TAPE_MAGIC
+
+_HEADER = struct.Struct("<8sIIIIQQ")
+_FIRST_WORD = HEADER_BYTES // 8
+_SCRATCH_WORDS = 1 << 10
+
+
+def open_segment(path: Path, seq: int, size_bytes: int) -> memoryview:
+    """Create a segment and map it as 64-bit words. Raises OSError when the disk has no room for it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(descriptor, 0, size_bytes)
+        else:
+            os.truncate(descriptor, size_bytes)
+        mapped = mmap.mmap(descriptor, size_bytes)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)
+    _HEADER.pack_into(
+        mapped, 0, TAPE_MAGIC, os.getpid(), get_native_id(), seq, 0, time.perf_counter_ns(), time.time_ns()
+    )
+    return memoryview(mapped).cast("Q")
+
+
+class Tape:
+    """One stream of events, written by the thread that owns it.
+
+    `write(code)` stamps the time, `write_value(code, value)` stores the value given. Nothing touches the disk
+    before the first event. After `kill()` both calls go nowhere, at the same cost. The first thread to write
+    owns the tape; what others write is dropped, unless `claims(code)` says that this event gives its thread
+    the tape.
+    """
+
+    def __init__(
+        self,
+        directory: Callable[[], Path],
+        stream: str,
+        *,
+        segment_bytes: int = SEGMENT_BYTES,
+        limit_segments: int = 128,
+        clock: Callable[[], int] = time.perf_counter_ns,
+        on_error: Callable[[OSError], None] | None = None,
+        claims: Callable[[int], bool] | None = None,
+    ) -> None:
+        self._directory = directory
+        self._stream = stream
+        self._segment_bytes = segment_bytes
+        self._limit_segments = limit_segments
+        self._on_error = on_error
+        self._seq = 0
+        self.dead = False
+        self.owner: int | None = None
+        self._claims = claims
+        self.write, self.write_value, self._discard, self._own = _writer(
+            self._next_segment, self._foreign, clock
+        )
+
+    def _foreign(self, code: int) -> bool:
+        """Another thread than the owner writes: make it the owner?"""
+        if self.owner is not None and not (self._claims and self._claims(code)):
+            return False
+        self.owner = get_ident()
+        self._own(self.owner)
+        return True
+
+    def _next_segment(self) -> memoryview:
+        if self.dead:
+            return scratch()
+        directory = self._directory()
+        try:
+            view = open_segment(tape_path(directory, self._stream, self._seq), self._seq, self._segment_bytes)
+        except OSError as error:
+            self.dead = True
+            if self._on_error:
+                self._on_error(error)
+            return scratch()
+        oldest = self._seq - self._limit_segments
+        if oldest >= 0:
+            tape_path(directory, self._stream, oldest).unlink(missing_ok=True)
+        self._seq += 1
+        return view
+
+    def kill(self) -> None:
+        """Stop recording: what is on disk stays."""
+        self.dead = True
+        self._discard()
+
+    def restart(self) -> None:
+        """Begin again at segment 0 in what `directory()` then says; for the child of a fork."""
+        self.dead = False
+        self.owner = None
+        self._own(None)
+        self._seq = 0
+        self._discard()
+
+
+def scratch() -> memoryview:
+    """Words that nobody reads."""
+    return memoryview(bytearray(_SCRATCH_WORDS * 8)).cast("Q")
+
+
+def _writer(
+    next_segment: Callable[[], memoryview], foreign: Callable[[int], bool], clock: Callable[[], int]
+) -> tuple[
+    Callable[[int], None], Callable[[int, int], None], Callable[[], None], Callable[[int | None], None]
+]:
+    """The write calls as closures: a cell variable is the cheapest state that Python has.
+
+    The slot is taken before it is filled: a garbage collection or a signal handler that writes in between
+    then uses the next one. A slot left empty by an exception at that very point is skipped by the reader.
+    """
+    view = scratch()
+    at = end = 0
+    owner: int | None = None
+
+    def roll() -> None:
+        nonlocal view, at, end
+        view = next_segment()
+        at, end = _FIRST_WORD, len(view) - EVENT_BYTES // 8 + 1
+
+    def write(code: int) -> None:
+        nonlocal at
+        if get_ident() != owner and not foreign(code):
+            return
+        if at >= end:
+            roll()
+        slot = at
+        at = slot + 2
+        view[slot] = code
+        view[slot + 1] = clock()
+
+    def write_value(code: int, value: int) -> None:
+        nonlocal at
+        if get_ident() != owner and not foreign(code):
+            return
+        if at >= end:
+            roll()
+        slot = at
+        at = slot + 2
+        view[slot] = code
+        view[slot + 1] = value
+
+    def discard() -> None:
+        nonlocal at, end
+        at = end = 0
+
+    def own(ident: int | None) -> None:
+        nonlocal owner
+        owner = ident
+
+    return write, write_value, discard, own
