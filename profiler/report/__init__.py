@@ -1,0 +1,1 @@
+"""What a run's result looks like: `summary.json`, one HTML file, one screenful in the terminal."""

@@ -1,0 +1,307 @@
+"""A run's result as one HTML file that needs nothing else: no network, no server, no folder beside it.
+
+In:  a `Result`.
+Out: the file's text. Everything from the run is untrusted and escaped: by jinja in the page, by `embedded_json` in data,
+     by `charts.label_text` in figures; a content security policy forbids any script but ours, and all traffic.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import shlex
+import time
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+import profiler
+from profiler.analysis.facts import Facts, LineTime, SpanFacts, WorkerFacts
+from profiler.report import charts, palette, wording
+from profiler.report.summary import notices
+from profiler.report.terminal import overhead
+from profiler.rules.verdict import Result
+
+HERE = Path(__file__).parent
+SEVERITY_WORDS = {"critical": "critical", "warning": "worth fixing", "info": "note"}
+MAX_LINES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of a bar."""
+
+    name: str
+    text: str  # the value, readable
+    share: float  # of the bar, 0 to 1
+    colour: str
+    hatch: int
+
+    @property
+    def ink(self) -> str:
+        """Colour of text on the piece."""
+        return palette.ink(self.colour)
+
+
+def render_html(result: Result) -> str:
+    """The report of a run."""
+    facts, judgement = result.facts, result.judgement
+    figures = _charts(facts)
+    script = (HERE / "templates" / "report.js").read_text(encoding="utf-8")
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            facts=facts,
+            judgement=judgement,
+            top=judgement.findings[0] if judgement.findings else None,
+            root=facts.root,
+            title=facts.run.name or "run",
+            command=shlex.join(facts.run.command),
+            started=_moment(facts.run.started_unix_s),
+            notices=notices(facts),
+            host_note=wording.host_times_note(facts),
+            stages=[facts.stages[name] for name in palette.in_order(facts.stages)],
+            stage_parts=_stage_parts(facts),
+            worker_parts=_worker_parts(facts.workers),
+            category_parts=_category_parts(facts.memory.categories_bytes),
+            span_parts=_span_parts(facts),
+            span_colours=_span_colours(facts.spans),
+            setting_rows=_setting_rows(facts),
+            identity=_identity(facts),
+            overhead_text=overhead(facts),
+            charts=figures,
+            chart_json=embedded_json({name: chart.figure for name, chart in figures.items()}),
+            style=Markup((HERE / "templates" / "report.css").read_text(encoding="utf-8")),
+            script=Markup(script),
+            policy=_policy(script),
+            plotly=_plotly() if figures else "",
+            version=profiler.__version__,
+            max_lines=MAX_LINES,
+        )
+    )
+
+
+def embedded_json(value: Any) -> Markup:
+    """JSON for the inside of a `<script>` element: nothing in it can end the element or start another."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"), ensure_ascii=True)
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "ms": wording.ms,
+        "share": wording.share,
+        "bytes": wording.byte_size,
+        "seconds": wording.seconds,
+        "count": wording.count,
+        "label": wording.label,
+        "significant": wording.significant,
+        "value": _setting_text,
+    }
+    environment.globals |= {
+        "place": wording.place,
+        "fix_place": wording.fix_place,
+        "ms_range": wording.ms_range,
+        "times": wording.times,
+        "plural": wording.plural,
+        "evidence": wording.evidence,
+        "shown_lines": shown_lines,
+        "severity_words": SEVERITY_WORDS,
+    }
+    return environment
+
+
+@cache
+def _plotly() -> str:
+    return base64.b64encode((HERE / "assets" / "plotly-basic.min.js.gz").read_bytes()).decode("ascii")
+
+
+def _policy(script: str) -> str:
+    """Only our own script, and plotly.js which it inflates into a blob; no request of any kind."""
+    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+    return (
+        f"default-src 'none'; script-src 'sha256-{digest}' blob:; style-src 'unsafe-inline'; img-src data: blob:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _charts(facts: Facts) -> dict[str, charts.Chart]:
+    made = {
+        "timeline": charts.timeline(facts.timeline, facts.steps) if facts.timeline and facts.steps else None,
+        "histogram": charts.histogram(facts.histogram, facts.steps) if facts.histogram and facts.steps else None,
+        "memory": charts.memory(facts.memory),
+    }
+    return {name: chart for name, chart in made.items() if chart is not None}
+
+
+def _stage_parts(facts: Facts) -> list[Part]:
+    colours = palette.colours(facts.stages)
+    return [
+        Part(wording.label(name), wording.ms(stage.mean_ms), stage.share, colours[name], palette.hatch(name))
+        for name, stage in ((name, facts.stages[name]) for name in colours)
+    ]
+
+
+def _worker_parts(workers: WorkerFacts | None) -> list[Part]:
+    if workers is None:
+        return []
+    times = {
+        "load (blocked on storage)": workers.load_ms,
+        "preprocess": workers.preprocess_ms,
+        "collate": workers.collate_ms,
+        "waiting for a core": workers.run_delay_ms,
+    }
+    total = sum(times.values())
+    return [
+        Part(name, wording.ms(value), value / total, colour, index)
+        for index, ((name, value), colour) in enumerate(zip(times.items(), palette.WORKER_PARTS, strict=True))
+        if value > 0
+    ]
+
+
+def _category_parts(categories: dict[str, int]) -> list[Part]:
+    total = sum(categories.values())
+    return [
+        Part(wording.label(name), wording.byte_size(size), size / total, colour, index)
+        for index, ((name, size), colour) in enumerate(zip(categories.items(), palette.CATEGORIES, strict=False))
+        if size > 0
+    ]
+
+
+def _span_colours(spans: tuple[SpanFacts, ...]) -> dict[str, str]:
+    return {span.name: palette.SPANS.get(span.name, palette.CATEGORIES[0]) for span in spans}
+
+
+def _span_parts(facts: Facts) -> list[dict[str, Any]]:
+    """Rectangles of the run bar, in percent of the run."""
+    duration = max([facts.run.duration_s, *(end for span in facts.spans for _, end in span.intervals_s)], default=0.0)
+    if duration <= 0:
+        return []
+    colours = _span_colours(facts.spans)
+    return [
+        {
+            "left": round(100 * start / duration, 4),
+            "width": round(100 * max(end - start, 0) / duration, 4),
+            "colour": colours[span.name],
+            "title": f"{wording.label(span.name)} {wording.seconds(end - start)}, from {wording.seconds(start)}",
+        }
+        for span in facts.spans
+        for start, end in span.intervals_s
+    ]
+
+
+def shown_lines(lines: tuple[LineTime, ...]) -> list[tuple[LineTime, float]]:
+    """The lines worth showing, each with the width of its bar in percent of the longest."""
+    shown = [line for line in lines if line.share_of_stage >= 0.005][:MAX_LINES] or list(lines[:3])
+    longest = max((line.ms_per_step for line in shown), default=0.0) or 1.0
+    return [(line, round(100 * line.ms_per_step / longest, 1)) for line in shown]
+
+
+def _setting_text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return wording.significant(value, 6).rstrip("0").rstrip(".") if value else "0"
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={_setting_text(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_setting_text(item) for item in value)
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _setting_rows(facts: Facts) -> list[dict[str, Any]]:
+    """What was set, with what, and where; an argument that was not given is left out."""
+    settings = facts.settings
+    rows = []
+    for loader in settings.loaders:
+        given = {
+            "batch_size": loader.batch_size,
+            "num_workers": loader.num_workers,
+            "pin_memory": loader.pin_memory,
+            "prefetch_factor": loader.prefetch_factor,
+            "persistent_workers": loader.persistent_workers if loader.num_workers else None,
+            "shuffle": loader.shuffle,
+            "items": loader.length,
+            "start method": loader.context,
+        } | loader.extra
+        name = f"DataLoader of {loader.dataset}" if loader.dataset else "DataLoader"
+        rows.append({"name": name, "note": "feeds training" if loader.trains else "", "given": given, "site": loader.site})
+    for root in settings.roots:
+        given = {
+            "parameters": root.parameters or None,
+            "trainable": root.trainable_parameters if root.trainable_parameters != root.parameters else None,
+            "dtypes": ", ".join(root.dtypes) or None,
+            "submodules": root.submodules or None,
+            "compiled": root.compiled or None,
+        } | root.extra
+        rows.append({"name": root.name, "note": "loss" if root.is_loss else "model", "given": given, "site": root.site})
+    for optimizer in settings.optimizers:
+        given = {
+            "tensors": optimizer.tensors,
+            "parameters": optimizer.parameters,
+            "groups": optimizer.groups,
+            "foreach": optimizer.foreach,
+            "fused": optimizer.fused,
+            "capturable": optimizer.capturable or None,
+        } | optimizer.extra
+        rows.append({"name": optimizer.name, "note": "optimizer", "given": given, "site": optimizer.site})
+    for key, value in settings.values.items():
+        rows.append({"name": key.replace("_", " "), "note": "", "given": {"": value}, "site": settings.sites.get(key)})
+    for row in rows:
+        row["given"] = {key: value for key, value in row["given"].items() if value is not None and value != ""}
+    return [row for row in rows if row["given"] or row["site"]]
+
+
+def _moment(unix_s: float) -> str | None:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(unix_s)) if unix_s > 0 else None
+
+
+def _identity(facts: Facts) -> list[tuple[str, str]]:
+    run, machine = facts.run, facts.machine
+    ended = "in an orderly way" if run.ended else "without an orderly end"
+    if run.signal:
+        ended = f"by {run.signal}"
+    elif run.exit_code is not None:
+        ended += f", exit code {run.exit_code}"
+    rows: list[tuple[str, str | None]] = [
+        ("run", run.name),
+        ("command", shlex.join(run.command)),
+        ("started", _moment(run.started_unix_s)),
+        ("took", wording.seconds(run.duration_s)),
+        ("ended", ended),
+        ("device", machine.device),
+        ("cores", wording.count(machine.cores)),
+        ("idle cores during steps", None if machine.idle_cores is None else wording.significant(machine.idle_cores, 2)),
+        (
+            "cores used by training",
+            None if machine.process_cores is None else wording.significant(machine.process_cores, 2),
+        ),
+        (
+            "cores waiting for storage",
+            None if machine.iowait_cores is None else wording.significant(machine.iowait_cores, 2),
+        ),
+        ("memory", wording.byte_size(machine.memory_bytes) if machine.memory_bytes else None),
+        ("ranks", wording.count(run.ranks)),
+        ("other trainings under the command", wording.count(run.other_trainings) if run.other_trainings else None),
+        ("torch", run.torch),
+        ("Python", run.python),
+        *((f"GPU {wording.label(name)}", wording.significant(value)) for name, value in machine.gpu.items()),
+        ("prof", profiler.__version__),
+    ]
+    return [(name, value) for name, value in rows if value]

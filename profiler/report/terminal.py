@@ -1,0 +1,174 @@
+"""A run's result in one screenful of a terminal.
+
+In:  a `Result`, and where its report lies.
+Out: lines on a rich console; the same words with and without colour, and at any width from 60 on.
+     Text from the run is never read as markup and can't steer the terminal.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from profiler.analysis.facts import Facts
+from profiler.report import palette, wording
+from profiler.report.summary import notices
+from profiler.report.wording import printable
+from profiler.rules.base import Finding, Severity
+from profiler.rules.verdict import Result
+
+WIDEST = 110
+CODE_LINES = 8
+NAME_WIDTH = 24
+OTHER_FINDINGS = 4
+SEVERITY_STYLES = {Severity.CRITICAL: "bold red", Severity.WARNING: "bold yellow", Severity.INFO: "bold green"}
+
+
+def print_result(result: Result, console: Console, report: Path | None = None) -> None:
+    """Show the result on the console. `report` is the HTML file that says more, where one was written."""
+    width = min(console.width, WIDEST)
+    facts, findings = result.facts, result.judgement.findings
+    blocks: list[RenderableType] = [_headline(facts), _verdict(result)]
+    if facts.stages and facts.steps is not None:
+        blocks += ["", _step(facts, width, ascii_only=console.options.ascii_only)]
+    if findings:
+        blocks += ["", _top_finding(findings[0], facts)]
+    blocks += ["", _rest(result, report)]
+    console.print(Padding(Group(*blocks), (1, 0, 1, 1)), width=width, highlight=False, markup=False)
+
+
+def _headline(facts: Facts) -> Text:
+    run = facts.run
+    parts = [printable(shlex.join(run.command)) or printable(run.name), printable(facts.machine.device)]
+    if facts.steps is not None:
+        parts.append(f"{wording.plural(facts.steps.count, 'step')} in {wording.seconds(run.duration_s)}")
+    else:
+        parts.append(wording.seconds(run.duration_s))
+    if run.signal:
+        parts.append(f"ended by {printable(run.signal)}")
+    elif run.exit_code:
+        parts.append(f"exit code {run.exit_code}")
+    return Text.assemble(("prof  ", "bold"), (" · ".join(parts), "dim"), no_wrap=True, overflow="ellipsis")
+
+
+def _verdict(result: Result) -> RenderableType:
+    verdict = result.judgement.verdict
+    lines = [
+        Text.assemble(
+            (verdict.bottleneck.value, SEVERITY_STYLES[verdict.severity]),
+            ("  " + printable(verdict.summary), "bold"),
+        )
+    ]
+    host = wording.host_times_note(result.facts)
+    lines += [Text(f"note: {printable(text)}", style="yellow") for text in ([host] if host else [])]
+    lines += [Text(f"note: {printable(text)}", style="yellow") for text in notices(result.facts)]
+    return Group(*lines)
+
+
+def _step(facts: Facts, width: int, ascii_only: bool) -> RenderableType:
+    """The step as one bar, broken where its stages begin, so that it reads without colour too."""
+    assert facts.steps is not None
+    steps = facts.steps
+    title = Text.assemble(
+        (f"One step {wording.ms(steps.median_ms)}", "bold"),
+        (f" median, 5–95 % of steps {wording.ms_range(steps.p5_ms, steps.p95_ms)}", "dim"),
+        (f"; stages are means, together {wording.ms(steps.mean_ms)}", "dim"),
+    )
+    names = [name for name in palette.in_order(facts.stages) if facts.stages[name].mean_ms > 0]
+    colours = palette.colours(facts.stages)
+    labels = {name: _shortened(printable(wording.label(name))) for name in names}
+    named = max(map(len, labels.values()), default=0)
+    bar_width = max(width - named - 27, 12)
+    table = Table.grid(padding=(0, 2))
+    for justify in ("left", "right", "right", "left"):
+        table.add_column(justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    before = 0.0
+    for name in names:
+        stage = facts.stages[name]
+        first, last = round(before * bar_width), round((before + stage.share) * bar_width)
+        before += stage.share
+        block = ("#" if ascii_only else "█") * (last - first) or ("|" if ascii_only else "▏")
+        table.add_row(
+            labels[name],
+            wording.ms(stage.mean_ms),
+            wording.share(stage.share),
+            Text.assemble(" " * min(first, bar_width - 1), (block, colours[name])),
+        )
+    return Group(title, table)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= NAME_WIDTH else f"{text[: NAME_WIDTH - 1]}…"
+
+
+def _labelled() -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True, min_width=len("Not measured"))
+    table.add_column(overflow="fold")
+    return table
+
+
+def _top_finding(finding: Finding, facts: Facts) -> RenderableType:
+    where = wording.fix_place(finding, facts.root)
+    table = _labelled()
+    table.add_row(
+        "Finding", Text.assemble((printable(finding.title), "bold"), (f"  {printable(finding.rule)}", "dim"))
+    )
+    place = (f"  {printable(where)}" if where else "", "cyan")
+    table.add_row("Change", Text.assemble(printable(finding.fix.summary), place))
+    code = [printable(line.expandtabs(4)) for line in finding.fix.code.strip("\n").splitlines()]
+    shown = code if len(code) <= CODE_LINES else code[: CODE_LINES - 1]
+    lines = [f"│ {line}" for line in shown]
+    if len(code) > len(shown):
+        lines.append(f"│ … {wording.plural(len(code) - len(shown), 'more line')} in the report")
+    if lines:
+        table.add_row("", Text("\n".join(lines), overflow="fold"))
+    if finding.gain is not None:
+        table.add_row("Gain", Text(wording.gain(finding.gain), style="bold"))
+    return table
+
+
+def _rest(result: Result, report: Path | None) -> RenderableType:
+    facts, judgement = result.facts, result.judgement
+    table = _labelled()
+    for index, finding in enumerate(judgement.findings[1 : 1 + OTHER_FINDINGS]):
+        where = wording.fix_place(finding, facts.root)
+        table.add_row(
+            "" if index else "Also found",
+            Text.assemble(
+                (finding.severity.value, SEVERITY_STYLES[finding.severity]),
+                "  " + printable(finding.title),
+                (f"  {printable(where)}" if where else "", "cyan"),
+            ),
+        )
+    left = len(judgement.findings) - 1 - OTHER_FINDINGS
+    if left > 0:
+        table.add_row("", f"and {wording.plural(left, 'more finding')} in the report")
+    if judgement.failures:
+        rules = ", ".join(printable(rule) for rule, _ in judgement.failures)
+        table.add_row("Failed", f"{rules}: an error in the rule, so nothing was judged by it")
+    if facts.not_measured:
+        table.add_row("Not measured", ", ".join(printable(wording.label(name)) for name in facts.not_measured))
+    cost = overhead(facts)
+    if cost:
+        table.add_row("Cost of prof", cost)
+    if report is not None:
+        table.add_row("Report", Text(printable(str(report)), style="underline", overflow="fold"))
+    return table
+
+
+def overhead(facts: Facts) -> str | None:
+    """The tool's own cost in a clause; None when it was not measured."""
+    cost = facts.overhead
+    parts = []
+    if cost.us_per_step is not None:
+        of_step = f" ({wording.share(cost.share)} of a step)" if cost.share is not None else ""
+        parts.append(f"{wording.ms(cost.us_per_step / 1000)} a step{of_step}")
+    if cost.instrument_s > 0:
+        parts.append(f"{wording.seconds(cost.instrument_s)} in labelled spans outside these figures")
+    return ", and ".join(parts) or None

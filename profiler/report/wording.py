@@ -1,0 +1,164 @@
+"""How the numbers and names of a run read.
+
+In:  values of `facts` (milliseconds, bytes, shares, sites).
+Out: short text, the same in the terminal and in HTML. None never becomes 0: callers leave it out.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from pathlib import PurePath
+
+from profiler.analysis.facts import Facts, Site
+from profiler.rules.base import Finding, Gain
+
+THIN = "\u202f"  # narrow no-break space between a number and its unit
+STAGE_LABELS = {
+    "data_wait": "data wait",
+    "host_to_device": "host to device",
+    "forward": "forward",
+    "backward": "backward",
+    "optimizer": "optimizer",
+    "communication": "communication",
+    "other": "other",
+}
+SPAN_LABELS = {"instrument": "prof itself"}
+
+
+def label(name: str) -> str:
+    """A stage, span or measurement as people write it."""
+    return STAGE_LABELS.get(name) or SPAN_LABELS.get(name) or name.replace("_", " ")
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """A number with so many significant digits, without exponent, thousands separated."""
+    if value == 0 or not math.isfinite(value):
+        return "0" if value == 0 else "not finite"
+    rounded = float(f"{value:.{digits}g}")  # 99.96 has to count as 100 before decimals are chosen
+    decimals = max(digits - 1 - math.floor(math.log10(abs(rounded))), 0)
+    return f"{rounded if decimals else round(value):,.{decimals}f}"
+
+
+def _unit(milliseconds: float) -> tuple[float, str]:
+    size = abs(milliseconds)
+    if size >= 10_000:
+        return 1e-3, "s"
+    return (1e3, "µs") if 0 < size < 0.0995 else (1.0, "ms")
+
+
+def ms(value: float) -> str:
+    """A time given in milliseconds: `63.0 ms`, `41 µs`, `12.3 s`."""
+    factor, unit = _unit(value)
+    digits = 2 if unit == "µs" or 0 < abs(value) < 0.995 else 3
+    return f"{significant(value * factor, digits)}{THIN}{unit}"
+
+
+def ms_range(low: float, high: float) -> str:
+    """Two times in milliseconds, in the unit of the larger: `21.4–24.9 ms`."""
+    factor, unit = _unit(high)
+    first, last = significant(low * factor), significant(high * factor)
+    return f"{first}{THIN}{unit}" if first == last else f"{first}–{last}{THIN}{unit}"
+
+
+def share(value: float) -> str:
+    """A fraction as a percentage: `65.4 %`."""
+    if 0 < value < 0.0005:
+        return f"<0.1{THIN}%"
+    return f"{100 * value:.1f}{THIN}%"
+
+
+def seconds(value: float) -> str:
+    """A length given in seconds: `0.42 s`, `4 min 12 s`, `2 h 05 min`."""
+    if value < 120:
+        return f"{significant(value, 3 if value >= 1 else 2)}{THIN}s" if value >= 0.0995 else ms(value * 1000)
+    whole = round(value)
+    if whole < 7200:
+        return f"{whole // 60}{THIN}min {whole % 60:02d}{THIN}s"
+    return f"{whole // 3600:,}{THIN}h {whole % 3600 // 60:02d}{THIN}min"
+
+
+def byte_size(value: float) -> str:
+    """Bytes: `312 MiB`."""
+    size = abs(value)
+    for power, unit in ((4, "TiB"), (3, "GiB"), (2, "MiB"), (1, "KiB")):
+        if size >= 0.9995 * 1024**power:
+            return f"{significant(value / 1024**power)}{THIN}{unit}"
+    return f"{significant(value)}{THIN}B"
+
+
+def count(value: float) -> str:
+    """A count: `1,000,000`; `1.5` when it is a mean."""
+    return f"{value:,.0f}" if float(value).is_integer() else significant(value)
+
+
+def plural(number: float, noun: str) -> str:
+    """`1 step`, `12 steps`, `3 batches`."""
+    ending = "" if number == 1 else ("es" if noun.endswith(("s", "ch", "x")) else "s")
+    return f"{count(number)} {noun}{ending}"
+
+
+def times(low: float, high: float) -> str:
+    """A speedup: `2.5–2.9×`."""
+    first, last = (f"{value:.2f}" if value < 1.95 else f"{value:.1f}" for value in (low, high))
+    return f"{first}×" if first == last else f"{first}–{last}×"
+
+
+def gain(value: Gain) -> str:
+    """What a step would take, and how much faster that is."""
+    faster = times(value.speedup_low, value.speedup_high)
+    return f"{ms_range(value.step_ms_low, value.step_ms_high)} a step, {faster} faster"
+
+
+def evidence(name: str, value: float) -> tuple[str, str]:
+    """A rule's evidence as label and text; the unit is the ending of its name."""
+    endings = {"_ms": ms, "_share": share, "_bytes": byte_size, "_s": seconds}
+    for ending, text in endings.items():
+        if name.endswith(ending):
+            return label(name.removesuffix(ending)), text(value)
+    if name.endswith("_us"):
+        return label(name.removesuffix("_us")), ms(value / 1000)
+    return label(name), count(value)
+
+
+def shown_path(file: str, root: str) -> str:
+    """A file as seen from the run's own folder, where it lies below it."""
+    if root:
+        try:
+            return PurePath(file).relative_to(root).as_posix()
+        except ValueError:
+            pass
+    return file
+
+
+def place(site: Site, root: str) -> str:
+    """`train.py:41`."""
+    return f"{shown_path(site.file, root)}:{site.line}"
+
+
+def fix_place(finding: Finding, root: str) -> str | None:
+    """Where a finding's fix belongs, if that is known."""
+    if finding.fix.file is None:
+        return None
+    line = "" if finding.fix.line is None else f":{finding.fix.line}"
+    return f"{shown_path(finding.fix.file, root)}{line}"
+
+
+def printable(text: str) -> str:
+    """Text that can't steer a terminal: control and direction characters become visible."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        ascii(character)[1:-1] if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") else character
+        for character in text
+    )
+
+
+def host_times_note(facts: Facts) -> str | None:
+    """What the reader of stage times must know when the host's clock timed work of an asynchronous device."""
+    if not facts.machine.asynchronous or facts.machine.device_times:
+        return None
+    return (
+        f"These are host times: {facts.machine.device} runs behind the host, and its own clock was not read. "
+        "Work that one stage queues is paid where the host next waits, so a long stage may be waiting for another's work."
+    )

@@ -1,0 +1,478 @@
+"""Results with fixed numbers, as the analysis and the rules would hand them to a report."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import replace
+
+from profiler.analysis.facts import (
+    Facts,
+    Histogram,
+    LineTime,
+    LoaderSettings,
+    Machine,
+    MemoryFacts,
+    MemorySample,
+    OptimizerSettings,
+    OutlierStep,
+    Overhead,
+    RootSettings,
+    RunFacts,
+    Settings,
+    Site,
+    SpanFacts,
+    StageFacts,
+    StepFacts,
+    Timeline,
+    WorkerFacts,
+)
+from profiler.rules.base import Abstention, Bottleneck, Finding, Fix, Gain, Severity
+from profiler.rules.verdict import Judgement, Result, Verdict
+
+ROOT = "/home/ada/birds"
+TRAIN = f"{ROOT}/train.py"
+DATASET = f"{ROOT}/birds/dataset.py"
+STAGE_SHARES = {"data_wait": 0.62, "forward": 0.14, "backward": 0.17, "optimizer": 0.05, "other": 0.02}
+
+
+def timeline(stages_ms: dict[str, float], rows: int, steps_per_row: int, pause_after: int | None = None) -> Timeline:
+    """Rows that wander a little around the stages' means, with a stall now and then."""
+    dice = random.Random(3)
+    starts, walls, slowest, stages = [], [], [], {name: [] for name in stages_ms}
+    now = 0.0
+    for row in range(rows):
+        sway = 1 + 0.05 * math.sin(row / 17) + dice.gauss(0, 0.02)
+        values = {name: value * sway * (1 + dice.gauss(0, 0.03)) for name, value in stages_ms.items()}
+        wall = sum(values.values())
+        starts.append(now)
+        walls.append(wall)
+        slowest.append(wall * (4.2 if row % 131 == 97 else 1.05 + abs(dice.gauss(0, 0.06))))
+        for name, value in values.items():
+            stages[name].append(value)
+        now += wall * steps_per_row / 1000
+        if pause_after and row % pause_after == pause_after - 1:
+            now += 3.1
+    return Timeline(
+        steps_per_row,
+        tuple(starts),
+        tuple(walls),
+        tuple(slowest),
+        {name: tuple(values) for name, values in stages.items()},
+    )
+
+
+def histogram(median_ms: float, spread_ms: float, steps: int) -> Histogram:
+    """A skewed hump in 400 bins, and one stray step far away."""
+    width = spread_ms / 12
+    edges = [median_ms - 2 * spread_ms + width * index for index in range(401)]
+    weights = []
+    for left, right in zip(edges, edges[1:], strict=False):
+        distance = ((left + right) / 2 - median_ms) / spread_ms
+        weights.append(math.exp(-2 * distance**2) if distance < 0 else math.exp(-1.2 * distance))
+    total = sum(weights)
+    counts = [round(steps * weight / total) for weight in weights]
+    counts[-1] = 1
+    return Histogram(tuple(edges), tuple(counts))
+
+
+def stage(name: str, mean_ms: float, share: float, **more: object) -> StageFacts:
+    """A stage with a plausible spread."""
+    return StageFacts(
+        name,
+        median_ms=round(mean_ms * 0.98, 4),
+        mean_ms=mean_ms,
+        p5_ms=round(mean_ms * 0.93, 4),
+        p95_ms=round(mean_ms * 1.12, 4),
+        share=share,
+        calls_per_step=1.0,
+        call=more.pop("call", None),  # type: ignore[arg-type]
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def _line(file: str, line: int, source: str, leaf: str, share: float, stage_ms: float, samples: int) -> LineTime:
+    return LineTime(Site(file, line), leaf, samples, share, round(share * stage_ms, 4), source)
+
+
+def data_bound() -> Result:
+    """62 % of a 63.5 ms step goes to decoding JPEG files on the training thread."""
+    step_ms = 63.5
+    means = {name: round(step_ms * share, 4) for name, share in STAGE_SHARES.items()}
+    stages = {name: stage(name, means[name], share) for name, share in STAGE_SHARES.items()}
+    stages["data_wait"] = replace(
+        stages["data_wait"],
+        call=Site(TRAIN, 52),
+        lines=(
+            _line(DATASET, 31, "        image = Image.open(path).convert('RGB')", "PIL.Image.Image.load", 0.71, 39.37, 18210),
+            _line(DATASET, 34, "        image = self.augment(image)", "torchvision.transforms.RandomResizedCrop", 0.22, 39.37, 5643),
+            _line(DATASET, 37, "        return to_tensor(image), label", "", 0.05, 39.37, 1282),
+        ),
+    )
+    stages["forward"] = replace(
+        stages["forward"], call=Site(TRAIN, 55), parts_ms={"model": 8.6, "loss": 0.29}, calls_per_step=2.0
+    )
+    stages["backward"] = replace(stages["backward"], call=Site(TRAIN, 57))
+    stages["optimizer"] = replace(
+        stages["optimizer"],
+        call=Site(TRAIN, 58),
+        parts_ms={"step": 2.71, "zero_grad": 0.31, "scheduler": 0.06},
+        calls_per_step=3.0,
+    )
+    stages["other"] = replace(
+        stages["other"],
+        lines=(_line(TRAIN, 61, "        history.append(loss.item())", "torch.Tensor.item", 0.8, 1.27, 610),),
+    )
+    steps = StepFacts(
+        count=9984,
+        warmup=24,
+        measured=9960,
+        median_ms=63.02,
+        mean_ms=step_ms,
+        p5_ms=59.1,
+        p95_ms=71.9,
+        noise_ms=0.11,
+        micro_batches=1.0,
+        batches=1.0,
+        drift_share=None,
+        outliers=(
+            OutlierStep(2187, 141.2, 268.4, "data_wait", 204.1, None),
+            OutlierStep(4992, 318.9, 412.7, "data_wait", 349.0, "epoch boundary"),
+        ),
+        outlier_share=0.004,
+        explicit=False,
+    )
+    workers = WorkerFacts(
+        processes=0,
+        batches=9984,
+        load_ms=2.1,
+        preprocess_ms=34.8,
+        collate_ms=1.9,
+        run_delay_ms=0.2,
+        batch_ms=39.2,
+        batch_p95_ms=46.0,
+        busy_share=0.62,
+        read_bytes=182_000.0,
+        items=32.0,
+    )
+    memory = MemoryFacts(
+        peak_rss_bytes=1_482_000_000,
+        peak_device_bytes=None,
+        reserved_device_bytes=None,
+        device_capacity_bytes=None,
+        workers_peak_rss_bytes=None,
+        stage_peak_bytes={"data_wait": 1_120_000_000, "forward": 1_391_000_000, "backward": 1_482_000_000},
+        categories_bytes={
+            "parameters": 46_830_000,
+            "gradients": 46_830_000,
+            "optimizer": 93_660_000,
+            "activations": 312_400_000,
+        },
+        activations_by_module=(
+            ("layer1.0 (BasicBlock)", 102_760_448),
+            ("layer1.1 (BasicBlock)", 77_070_336),
+            ("conv1 (Conv2d)", 51_380_224),
+            ("layer2.0 (BasicBlock)", 44_957_696),
+            ("layer3.0 (BasicBlock)", 22_478_848),
+        ),
+        growth_bytes_per_step=None,
+        growth_bytes=None,
+        timeline=tuple(
+            MemorySample(index * 0.7, int(4e8 + 1e9 * (1 - math.exp(-index / 25)) + 3e7 * math.sin(index / 5)))
+            for index in range(950)
+        ),
+    )
+    facts = Facts(
+        run=RunFacts(
+            name="train-20260301-141503",
+            command=("python", "train.py", "--epochs", "2", "--data", "photos of birds"),
+            script=TRAIN,
+            torch="2.13.0",
+            python="3.11.7",
+            ranks=1,
+            duration_s=668.4,
+            exit_code=0,
+            signal=None,
+            ended=True,
+            started_unix_s=1_772_374_503.0,
+        ),
+        machine=Machine(
+            cores=8,
+            memory_bytes=33_500_000_000,
+            device="cpu",
+            asynchronous=False,
+            device_times=False,
+            idle_cores=5.9,
+            iowait_cores=0.02,
+            process_cores=1.8,
+        ),
+        steps=steps,
+        stages=stages,
+        workers=workers,
+        memory=memory,
+        spans=(
+            SpanFacts("startup", 1, 4.2, 4.2, 4.2 / 668.4, None, ((0.0, 4.2),)),
+            SpanFacts(
+                "evaluation", 2, 24.6, 12.5, 24.6 / 668.4, Site(TRAIN, 66), ((321.9, 334.0), (651.2, 663.7))
+            ),
+            SpanFacts("checkpoint", 2, 1.9, 1.1, 1.9 / 668.4, Site(TRAIN, 71), ((334.0, 334.8), (663.7, 664.8))),
+            SpanFacts("instrument", 1, 0.41, 0.41, 0.41 / 668.4, None, ((6.1, 6.51),)),
+        ),
+        gc_ms_per_step=0.021,
+        gc_pauses=118,
+        settings=Settings(
+            loaders=(
+                LoaderSettings(
+                    1, "birds.dataset.Birds", 32, 0, False, None, False, False, True, 159_744, None, Site(TRAIN, 41), True
+                ),
+            ),
+            roots=(
+                RootSettings(1, "ResNet", False, 11_689_512, 46_758_048, 11_689_512, ("float32",), 67, False, Site(TRAIN, 55)),
+                RootSettings(2, "CrossEntropyLoss", True, 0, 0, 0, (), 0, False, Site(TRAIN, 56)),
+            ),
+            optimizers=(OptimizerSettings(1, "AdamW", None, None, False, 62, 1, 11_689_512, Site(TRAIN, 44)),),
+            values={"torch_num_threads": 8, "matmul_precision": "highest"},
+            sites={"torch_num_threads": Site(TRAIN, 12)},
+        ),
+        overhead=Overhead(6.4, 0.0001, 18.0, 0.0021, 0.41),
+        timeline=timeline(means, rows=416, steps_per_row=24, pause_after=208),
+        histogram=histogram(63.02, 4.0, 9960),
+        operators=(
+            {"name": "aten::mkldnn_convolution", "stage": "forward", "ms_per_step": 6.1, "calls_per_step": 20.0},
+            {"name": "aten::convolution_backward", "stage": "backward", "ms_per_step": 8.4, "calls_per_step": 20.0},
+        ),
+        not_measured={
+            "host_to_device": "the run used no accelerator",
+            "communication": "one rank",
+            "device": "no NVIDIA device was found",
+        },
+        notices=(),
+        root=ROOT,
+    )
+    findings = (
+        Finding(
+            rule="data/too-few-workers",
+            bottleneck=Bottleneck.DATA_PREPROCESSING,
+            severity=Severity.CRITICAL,
+            title="The loop waits 39.4 ms of every 63.5 ms step for batches that 5 idle cores could have prepared.",
+            why="With num_workers=0 the training thread decodes and augments every image itself: 34.8 ms of computing "
+            "per batch, while on average 5.9 of 8 cores stood idle.",
+            evidence={"data_wait_share": 0.62, "preprocess_ms": 34.8, "idle_cores": 5.9, "num_workers": 0.0},
+            gain=Gain.of(63.5, 35.2, 39.0),
+            fix=Fix(
+                "Let worker processes prepare the batches.",
+                "loader = DataLoader(\n    dataset,\n    batch_size=32,\n    shuffle=True,\n    num_workers=5,\n"
+                "    persistent_workers=True,\n)",
+                TRAIN,
+                41,
+            ),
+            reference="torch.utils.data, “Single- and Multi-process Data Loading”",
+            recoverable_ms=39.0,
+        ),
+        Finding(
+            rule="optimizer/for-loop",
+            bottleneck=Bottleneck.OPTIMIZER,
+            severity=Severity.INFO,
+            title="AdamW updates 62 tensors one by one: 2.71 ms a step.",
+            why="Without fused=True each tensor is updated by several small kernels of its own.",
+            evidence={"optimizer_ms": 3.17, "tensors": 62.0},
+            gain=Gain.of(63.5, 1.1, 1.9),
+            fix=Fix("Use the fused update.", "AdamW(model.parameters(), lr=3e-4, fused=True)", TRAIN, 44),
+            reference="torch.optim.AdamW, fused",
+            recoverable_ms=1.9,
+        ),
+    )
+    judgement = Judgement(
+        Verdict(
+            Bottleneck.DATA_PREPROCESSING,
+            "data/too-few-workers",
+            Severity.CRITICAL,
+            "62 % of every step goes to preparing the next batch on the training thread, while 5 of 8 cores stand idle.",
+        ),
+        findings,
+        (Abstention("memory/growth", "resident memory was still settling when the run ended"),),
+        (),
+    )
+    return Result(facts, judgement)
+
+
+def healthy() -> Result:
+    """The same training with the loader cured: the model's arithmetic is what is left."""
+    base = data_bound()
+    shares = {"data_wait": 0.01, "forward": 0.38, "backward": 0.46, "optimizer": 0.13, "other": 0.02}
+    means = {name: round(24.4 * share, 4) for name, share in shares.items()}
+    assert base.facts.steps and base.facts.workers
+    steps = replace(
+        base.facts.steps, median_ms=24.3, mean_ms=24.4, p5_ms=23.6, p95_ms=25.9, noise_ms=0.05, outliers=(), outlier_share=0.0
+    )
+    workers = replace(base.facts.workers, processes=5, busy_share=0.36)
+    facts = replace(
+        base.facts,
+        steps=steps,
+        stages={name: stage(name, means[name], share) for name, share in shares.items()},
+        workers=workers,
+        timeline=timeline(means, rows=416, steps_per_row=24),
+        histogram=histogram(24.3, 0.7, 9960),
+    )
+    verdict = Verdict(
+        Bottleneck.COMPUTE,
+        None,
+        Severity.INFO,
+        "The model's own arithmetic takes 84 % of the step, and nothing stands in its way.",
+    )
+    return Result(facts, Judgement(verdict, (), (), ()))
+
+
+def too_short() -> Result:
+    """Four steps: nothing can be judged."""
+    base = data_bound()
+    assert base.facts.steps
+    facts = replace(
+        base.facts,
+        run=replace(base.facts.run, duration_s=5.1, exit_code=130, signal="SIGINT", ended=False),
+        steps=replace(base.facts.steps, count=4, warmup=2, measured=2, outliers=(), outlier_share=0.0),
+        workers=None,
+        memory=MemoryFacts(None, None, None, None, None, {}, {}, (), None, None, ()),
+        spans=(),
+        gc_ms_per_step=None,
+        gc_pauses=0,
+        overhead=Overhead(None, None, 18.0, None, 0.0),
+        timeline=timeline({name: 63.5 * share for name, share in STAGE_SHARES.items()}, rows=4, steps_per_row=1),
+        histogram=None,
+        operators=(),
+        not_measured={"memory": "the run ended before the first reading", "workers": "no batch was prepared in full"},
+    )
+    verdict = Verdict(
+        Bottleneck.NONE, None, Severity.INFO, "4 steps are too few to judge: run the training for at least 20."
+    )
+    abstentions = tuple(
+        Abstention(rule, "fewer than 20 measured steps")
+        for rule in ("data/too-few-workers", "data/heavy-transform", "optimizer/for-loop", "memory/growth")
+    )
+    return Result(facts, Judgement(verdict, (), abstentions, ()))
+
+
+def no_training() -> Result:
+    """A script in which no step was seen."""
+    base = too_short()
+    facts = replace(base.facts, steps=None, stages={}, timeline=None, notices=("no training step was seen",))
+    verdict = Verdict(Bottleneck.NONE, None, Severity.INFO, "No training step was seen: the script never called backward.")
+    return Result(facts, Judgement(verdict, (), (), ()))
+
+
+def host_times() -> Result:
+    """An H100 whose own clock was not read: the copy back looks slow since it waits for the forward."""
+    base = data_bound()
+    shares = {"data_wait": 0.03, "host_to_device": 0.02, "forward": 0.08, "backward": 0.11, "optimizer": 0.06, "other": 0.70}
+    means = {name: 180.0 * share for name, share in shares.items()}
+    assert base.facts.steps
+    facts = replace(
+        base.facts,
+        machine=replace(
+            base.facts.machine,
+            device="NVIDIA H100 80GB HBM3",
+            asynchronous=True,
+            gpu={"utilization_percent": 97.0, "power_w": 612.0},
+        ),
+        steps=replace(base.facts.steps, median_ms=179.2, mean_ms=180.0, p5_ms=176.0, p95_ms=188.0, outliers=()),
+        stages={name: stage(name, means[name], share) for name, share in shares.items()},
+        memory=replace(
+            base.facts.memory,
+            peak_device_bytes=41_200_000_000,
+            reserved_device_bytes=47_000_000_000,
+            device_capacity_bytes=85_000_000_000,
+            timeline=tuple(
+                replace(sample, device_bytes=int(3.6e10 + 4e9 * math.sin(index / 9)))
+                for index, sample in enumerate(base.facts.memory.timeline)
+            ),
+        ),
+        timeline=timeline(means, rows=400, steps_per_row=1),
+        histogram=histogram(179.2, 4.0, 400),
+        not_measured={"device": "device times were not recorded"},
+    )
+    verdict = Verdict(
+        Bottleneck.COMPUTE, None, Severity.INFO, "The host spends most of the step waiting for the device, which is 97 % busy."
+    )
+    return Result(facts, Judgement(verdict, (), (), ()))
+
+
+def million_steps() -> Result:
+    """1,000,000 steps, in as many rows as an analysis would plausibly keep."""
+    base = data_bound()
+    means = {name: 0.9 * share for name, share in STAGE_SHARES.items()}
+    assert base.facts.steps
+    facts = replace(
+        base.facts,
+        run=replace(base.facts.run, duration_s=931.0),
+        steps=replace(
+            base.facts.steps,
+            count=1_000_000,
+            warmup=40,
+            measured=999_960,
+            median_ms=0.88,
+            mean_ms=0.9,
+            p5_ms=0.84,
+            p95_ms=1.02,
+            noise_ms=0.0004,
+            drift_share=0.08,
+        ),
+        stages={name: stage(name, means[name], share) for name, share in STAGE_SHARES.items()},
+        timeline=timeline(means, rows=4000, steps_per_row=250),
+        histogram=histogram(0.88, 0.06, 999_960),
+    )
+    return Result(facts, base.judgement)
+
+
+HOSTILE = "</script><script>window.broken=1</script><img src=x onerror=\"window.broken=1\"><!--<b>%{x}\u2028\x1b[31m"
+
+
+def hostile() -> Result:
+    """Everything that a run can name is an attack."""
+    base = data_bound()
+    facts, bad = base.facts, HOSTILE
+    site = Site(f"/tmp/{bad}.py", 7, bad)
+    line = LineTime(site, bad, 10, 0.9, 30.0, bad)
+    own = replace(stage(bad, facts.stages["other"].mean_ms, facts.stages["other"].share), lines=(line,), parts_ms={bad: 1.0})
+    stages = {name: value for name, value in facts.stages.items() if name != "other"} | {bad: own}
+    assert facts.timeline and facts.steps and facts.workers
+    timeline_stages = {name if name != "other" else bad: row for name, row in facts.timeline.stages_ms.items()}
+    finding = base.judgement.findings[0]
+    facts = replace(
+        facts,
+        run=replace(facts.run, name=bad, command=("python", bad), script=bad, torch=bad, python=bad, signal=bad),
+        machine=replace(facts.machine, device=bad, asynchronous=True, gpu={bad: 1.0}),
+        steps=replace(facts.steps, outliers=(OutlierStep(1, 1.0, 90.0, bad, 30.0, bad),)),
+        stages=stages,
+        workers=replace(facts.workers, lines=(line,)),
+        memory=replace(facts.memory, activations_by_module=((bad, 5),), categories_bytes={bad: 5}, stage_peak_bytes={bad: 5}),
+        spans=(SpanFacts(bad, 1, 1.0, 1.0, 0.1, site, ((0.0, 1.0),)),),
+        settings=replace(
+            facts.settings,
+            loaders=(replace(facts.settings.loaders[0], dataset=bad, extra={bad: bad}, site=site),),
+            values={bad: [bad, {bad: bad}]},
+            sites={bad: site},
+        ),
+        timeline=replace(facts.timeline, stages_ms=timeline_stages),
+        operators=({"name": bad, "stage": bad, "ms_per_step": 1.0, "calls_per_step": 1.0},),
+        not_measured={bad: bad},
+        notices=(bad,),
+        root="",
+    )
+    attack = replace(
+        finding, rule=bad, title=bad, why=bad, evidence={bad: 1.0}, fix=Fix(bad, bad, bad, 3), reference=bad
+    )
+    judgement = Judgement(
+        replace(base.judgement.verdict, summary=bad, rule=bad), (attack, attack), (Abstention(bad, bad),), ((bad, bad),)
+    )
+    return Result(facts, judgement)
+
+
+ALL = {
+    "data_bound": data_bound,
+    "healthy": healthy,
+    "too_short": too_short,
+    "no_training": no_training,
+    "host_times": host_times,
+    "million_steps": million_steps,
+    "hostile": hostile,
+}
