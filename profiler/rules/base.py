@@ -2,16 +2,22 @@
 
 A rule is a class whose docstring is its documentation: a first line that names what is wrong, then the
 sections *Why it is slow*, *Evidence*, *Fix*, *Gain* and *Reference*. `check` reads facts and returns a
-`Finding`, an `Abstention` (the evidence was not there) or None (looked, and it is not so).
+`Finding` (or several, of different lines), an `Abstention` (the evidence was not there) or None (looked, and
+it is not so).
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar
 
 from profiler.analysis.facts import Facts, Site
+from profiler.rules.text import RuleText, rule_text
+
+WIDEST_RANGE = 1.5  # step_ms_high / step_ms_low: a wider promise could not be wrong
 
 
 class Bottleneck(str, Enum):
@@ -58,10 +64,16 @@ class Gain:
 
     @classmethod
     def of(cls, step_ms: float, saves_ms_low: float, saves_ms_high: float) -> Gain:
-        """From the step's time and the least and most that the fix would take off it, in ms."""
+        """From the step's time and the least and most that the fix would take off it, in ms.
+
+        A range too wide to be wrong is narrowed about its geometric middle.
+        """
         saves_ms_high = min(max(saves_ms_high, saves_ms_low, 0.0), step_ms * 0.999)
         saves_ms_low = min(max(saves_ms_low, 0.0), saves_ms_high)
         low, high = step_ms - saves_ms_high, step_ms - saves_ms_low
+        if high > low * WIDEST_RANGE:
+            middle = math.sqrt(low * high)
+            low, high = middle / math.sqrt(WIDEST_RANGE), min(middle * math.sqrt(WIDEST_RANGE), step_ms)
         return cls(low, high, step_ms / high, step_ms / low)
 
 
@@ -104,12 +116,23 @@ class Abstention:
     reason: str
 
 
+Outcome = Finding | Sequence[Finding] | Abstention | None  # what `check` answers
+
+
 class Rule:
     """Base of all rules. Subclasses set the class attributes and override `check`."""
 
-    id: ClassVar[str]
+    id: ClassVar[str]  # "family/name"; the family is the folder
     bottleneck: ClassVar[Bottleneck]
-    reference: ClassVar[str] = ""
+    reference: ClassVar[str] = ""  # the docstring's section where empty
+    evidence: ClassVar[str] = (
+        "facts"  # its proof rests on a real "training", a recorded "trace", or on "facts"
+    )
+    explained_by: ClassVar[
+        tuple[str, ...]
+    ] = ()  # rules whose finding is this one's cause; "*": any of the step
+    per_step: ClassVar[bool] = True  # judges the step: not asked before a few steps were measured
+    needs_device_times: ClassVar[bool] = True  # host times of an asynchronous device prove nothing to it
 
     def __init__(self, settings: dict[str, float] | None = None) -> None:
         """`settings` overrides thresholds by name; unknown names raise ValueError."""
@@ -124,13 +147,52 @@ class Rule:
         """The rule's thresholds by name."""
         return {name: value for name, value in vars(cls).items() if isinstance(value, Threshold)}
 
-    def check(self, facts: Facts) -> Finding | Abstention | None:
+    @classmethod
+    def family(cls) -> str:
+        """The first half of the id."""
+        return cls.id.split("/")[0]
+
+    @classmethod
+    def text(cls) -> RuleText:
+        """The rule's documentation, from its docstring."""
+        return rule_text(cls.__doc__ or "")
+
+    def check(self, facts: Facts) -> Outcome:
         """Judge the facts."""
         raise NotImplementedError
 
     def abstain(self, reason: str) -> Abstention:
         """The evidence was not there."""
         return Abstention(self.id, reason)
+
+    def finding(
+        self,
+        title: str,
+        why: str,
+        evidence: dict[str, float],
+        fix: Fix,
+        gain: Gain | None = None,
+        step_ms: float = 0.0,
+        severity: Severity | None = None,
+        bottleneck: Bottleneck | None = None,
+    ) -> Finding:
+        """A finding of this rule; what it recovers is the middle of its gain, and its severity follows from that."""
+        recoverable_ms = step_ms - (gain.step_ms_low + gain.step_ms_high) / 2 if gain else 0.0
+        if severity is None:
+            severity = severity_of(recoverable_ms / step_ms if step_ms else 0.0)
+        reference = self.reference or self.text().section("Reference")
+        return Finding(
+            self.id,
+            bottleneck or self.bottleneck,
+            severity,
+            title,
+            why,
+            evidence,
+            gain,
+            fix,
+            reference,
+            recoverable_ms,
+        )
 
 
 def severity_of(share: float, warning: float = 0.10, critical: float = 0.20) -> Severity:

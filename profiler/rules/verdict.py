@@ -1,11 +1,47 @@
-"""The run's verdict: what the findings and the facts add up to."""
+"""The run's verdict: what the findings and the facts add up to.
+
+In:  facts, and the findings as ranked.
+Out: `Verdict`: one word and one sentence.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from profiler.analysis.facts import Facts
-from profiler.rules.base import Abstention, Bottleneck, Finding, Severity
+from profiler.rules.base import Abstention, Bottleneck, Finding, Severity, severity_of
+from profiler.rules.evidence import (
+    HOST_TIMES,
+    STEPS_TO_JUDGE,
+    arithmetic_share,
+    host_times,
+    share,
+    share_of_run,
+    step_ms,
+)
+from profiler.rules.phrases import ms, percent
+
+WORDS = {
+    Bottleneck.DATA_LOADING: "Data loading",
+    Bottleneck.DATA_PREPROCESSING: "Data preprocessing",
+    Bottleneck.HOST_TO_DEVICE: "Copies to the device",
+    Bottleneck.HOST_OVERHEAD: "Host overhead",
+    Bottleneck.SYNCHRONIZATION: "Synchronization",
+    Bottleneck.COMPUTE: "Compute",
+    Bottleneck.OPTIMIZER: "Optimizer",
+    Bottleneck.COMMUNICATION: "Communication",
+    Bottleneck.STRAGGLER: "Straggler",
+    Bottleneck.MEMORY: "Memory",
+    Bottleneck.OTHER: "Other",
+}
+HEALTHY_SHARE = 0.5  # of the step in arithmetic from which it is called compute
+STAGE_WORDS = {
+    "host_to_device": (Bottleneck.HOST_TO_DEVICE, "copies batches to the device"),
+    "communication": (Bottleneck.COMMUNICATION, "waits for communication"),
+    "optimizer": (Bottleneck.OPTIMIZER, "updates the parameters"),
+    "other": (Bottleneck.OTHER, "lies outside of every stage"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +62,8 @@ class Judgement:
     findings: tuple[Finding, ...]  # ranked
     abstentions: tuple[Abstention, ...]
     failures: tuple[tuple[str, str], ...]  # (rule, error): a rule that raised
+    folded: tuple[tuple[Finding, str], ...] = ()  # (finding, the rule of the stronger cause that explains it)
+    silenced: tuple[Finding, ...] = ()  # by `# prof: ignore[…]` on the user's line
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,3 +72,114 @@ class Result:
 
     facts: Facts
     judgement: Judgement
+
+
+def decide(facts: Facts, findings: Sequence[Finding]) -> Verdict:
+    """The verdict over ranked findings.
+
+    In this order: nothing seen, too little seen, memory about to run out, a run that hardly trains, the first
+    finding that is more than a note; then the stage that holds the step, which is `compute` where it is healthy.
+    """
+    by_rule = {finding.rule: finding for finding in findings}
+    steps = facts.steps
+    if steps is None:
+        return _of(by_rule.get("run/no-training"), "No training step was seen.", Bottleneck.NONE)
+    urgent = [f for f in findings if f.bottleneck is Bottleneck.MEMORY and f.severity is Severity.CRITICAL]
+    if urgent:
+        return _of(urgent[0])
+    if steps.measured < STEPS_TO_JUDGE:
+        short = f"Too short to judge: {steps.measured} steps were measured, {STEPS_TO_JUDGE} are needed."
+        return _of(by_rule.get("run/too-few-steps"), short, Bottleneck.NONE)
+    serious = [f for f in findings if f.severity is not Severity.INFO]
+    around = [f for f in serious if f.rule.startswith("run/")]
+    trained = share_of_run(facts)
+    if around and trained is not None and trained < 0.5:
+        return _of(around[0])
+    of_steps = [f for f in serious if f not in around]
+    if of_steps:
+        verdict = _of(of_steps[0])
+        if not host_times(facts):
+            return verdict
+        return Verdict(verdict.bottleneck, verdict.rule, verdict.severity, f"{verdict.summary} {_HOST_TIMES}")
+    return _by_stages(facts, findings)
+
+
+_HOST_TIMES = "These are host times: the device's own clock was not read."
+
+
+def _of(finding: Finding | None, otherwise: str = "", word: Bottleneck = Bottleneck.NONE) -> Verdict:
+    if finding is None:
+        return Verdict(word, None, Severity.INFO, otherwise)
+    title = finding.title
+    if finding.bottleneck is Bottleneck.NONE:
+        sentence = title[:1].upper() + title[1:]
+    else:
+        sentence = f"{WORDS[finding.bottleneck]}: {title}"
+    return Verdict(finding.bottleneck, finding.rule, finding.severity, sentence.rstrip(".") + ".")
+
+
+def _by_stages(facts: Facts, findings: Sequence[Finding]) -> Verdict:
+    """No finding is more than a note: what holds the step by its stages alone."""
+    whole = step_ms(facts)
+    if host_times(facts):
+        return _by_host_times(facts)
+    if arithmetic_share(facts) >= HEALTHY_SHARE:
+        healthy = next((f for f in findings if f.rule == "compute/healthy"), None)
+        filled = f"Compute: the model's own arithmetic takes {percent(arithmetic_share(facts))} of each {ms(whole)} step"
+        note = next((f for f in findings if f.recoverable_ms > 0), None)
+        more = (
+            f"; the most that was found to gain is {percent(note.recoverable_ms / whole)} of it"
+            if note
+            else ""
+        )
+        return Verdict(
+            Bottleneck.COMPUTE, healthy.rule if healthy else None, Severity.INFO, f"{filled}{more}."
+        )
+    if not facts.stages:
+        return Verdict(Bottleneck.NONE, None, Severity.INFO, "The stages of the step were not measured.")
+    first = next(iter(findings), None)
+    largest = max(facts.stages.values(), key=lambda stage: stage.share)
+    if largest.name == "data_wait":
+        return _waiting(facts, first)
+    if largest.name in STAGE_WORDS:
+        word, does = STAGE_WORDS[largest.name]
+        named = first.rule if first and first.bottleneck is word else None
+        sentence = f"{WORDS[word]}: {percent(largest.share)} of each {ms(whole)} step {does}, and no cure for it was found."
+        return Verdict(word, named, Severity.INFO, sentence)
+    sentence = (
+        f"Compute: {largest.name} is the largest stage with {percent(largest.share)} of each {ms(whole)} step, and "
+        "nothing in its way was found."
+    )
+    return Verdict(Bottleneck.COMPUTE, None, Severity.INFO, sentence)
+
+
+def _waiting(facts: Facts, first: Finding | None) -> Verdict:
+    """The loop waits for data more than for anything else, and no rule could promise a cure."""
+    waited, whole, workers = share(facts, "data_wait"), step_ms(facts), facts.workers
+    named = first.rule if first and first.rule.startswith("data/") else None
+    severity = min(severity_of(waited), Severity.WARNING, key=[*Severity][::-1].index)
+    if workers is None:
+        word, what = Bottleneck.DATA_LOADING, "what makes them slow was not observed"
+    elif workers.load_ms > workers.preprocess_ms + workers.collate_ms:
+        word, what = (
+            Bottleneck.DATA_LOADING,
+            f"{ms(workers.load_ms)} of each is blocked on storage or network",
+        )
+    else:
+        word, what = Bottleneck.DATA_PREPROCESSING, f"each takes {ms(workers.batch_ms)} to make"
+    sentence = f"{WORDS[word]}: {percent(waited)} of each {ms(whole)} step waits for batches, and {what}."
+    return Verdict(word, named, severity, sentence)
+
+
+def _by_host_times(facts: Facts) -> Verdict:
+    """An asynchronous device without its clock: say what the host saw, and blame no stage for it."""
+    largest = max(facts.stages.values(), key=lambda stage: stage.share, default=None)
+    seen = (
+        f" The host spent most of each {ms(step_ms(facts))} step in {largest.name} ({percent(largest.share)}), which may "
+        "be work queued elsewhere."
+        if largest
+        else ""
+    )
+    return Verdict(
+        Bottleneck.NONE, None, Severity.INFO, f"What fills the step can't be told: {HOST_TIMES}.{seen}"
+    )

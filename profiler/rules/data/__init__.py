@@ -1,0 +1,1 @@
+"""How batches are read, made and handed over."""

@@ -1,0 +1,153 @@
+"""How batches reach the loop: what data rules measure with.
+
+In:  facts.
+Out: `Supply`, or why it can't be told.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from profiler.analysis.facts import Facts, LineTime, LoaderSettings, Site
+from profiler.rules.base import Gain, Severity, severity_of
+from profiler.rules.evidence import host_times, step_ms
+from profiler.rules.phrases import ms, percent, place
+
+KEEPS_UP = 0.7  # batches arriving within this share of the step are not what it waits for
+
+
+@dataclass(frozen=True, slots=True)
+class Supply:
+    """The loop's wait for batches, and what making a batch takes. Means; `load` is blocked, the rest is CPU."""
+
+    step_ms: float
+    wait_ms: float  # per step; without the start of the workers
+    batches: float  # per step
+    processes: int
+    batch_ms: float
+    load_ms: float
+    preprocess_ms: float
+    collate_ms: float
+    loader: LoaderSettings | None
+
+    @property
+    def wait_share(self) -> float:
+        """Share of the step."""
+        return self.wait_ms / self.step_ms
+
+    @property
+    def work_ms(self) -> float:
+        """The step without its wait."""
+        return self.step_ms - self.wait_ms
+
+    @property
+    def site(self) -> Site | None:
+        """Where the loader is made."""
+        return self.loader.site if self.loader else None
+
+    @property
+    def dominant(self) -> str:
+        """The longest part of a batch: "load", "preprocess" or "collate"."""
+        parts = {"load": self.load_ms, "preprocess": self.preprocess_ms, "collate": self.collate_ms}
+        return max(parts, key=lambda name: parts[name])
+
+    def arrival_ms(self, batch_ms: float, processes: int) -> float:
+        """Time between steps' worth of batches when so many processes make them and nothing else is in the way."""
+        return self.batches * batch_ms / max(processes, 1)
+
+    def step_with(self, batch_ms: float, processes: int) -> float:
+        """The step if a batch took that long in so many processes (0: on the training thread)."""
+        if processes == 0:
+            return self.work_ms + self.batches * batch_ms
+        return max(self.work_ms, self.arrival_ms(batch_ms, processes))
+
+    def step_without(self, part_ms: float) -> float:
+        """The step if a batch took that much less, all else as it is."""
+        if self.processes == 0:
+            return self.step_ms - min(self.batches * part_ms, self.wait_ms)
+        return min(self.step_ms, self.step_with(self.batch_ms - part_ms, self.processes))
+
+
+def supply_of(facts: Facts) -> Supply | str | None:
+    """The supply; None where the loop waits for no loader; a reason where what it waits for was not seen."""
+    stage, whole = facts.stages.get("data_wait"), step_ms(facts)
+    if stage is None or facts.steps is None or whole <= 0:
+        return None
+    wait_ms = max(0.0, stage.mean_ms - stage.parts_ms.get("iter", 0.0))
+    workers = facts.workers
+    if workers is None:
+        return facts.not_measured.get("workers", "the DataLoader's workers were not observed")
+    parts = workers.load_ms + workers.preprocess_ms + workers.collate_ms + workers.run_delay_ms
+    if parts <= 0 or workers.batch_ms <= 0:
+        return "what the DataLoader's workers did per batch was not measured"
+    scale = workers.batch_ms / parts  # parts are medians, the batch is a mean
+    return Supply(
+        step_ms=whole,
+        wait_ms=wait_ms,
+        batches=facts.steps.batches or 1.0,
+        processes=workers.processes,
+        batch_ms=workers.batch_ms,
+        load_ms=workers.load_ms * scale,
+        preprocess_ms=workers.preprocess_ms * scale,
+        collate_ms=workers.collate_ms * scale,
+        loader=facts.settings.training_loader,
+    )
+
+
+def waits(facts: Facts, threshold: float) -> Supply | str | None:
+    """The supply, where the loop waits for more than `threshold` of its step and batches are made too slowly."""
+    stage = facts.stages.get("data_wait")
+    if stage is None or stage.share < threshold:
+        return None
+    supply = supply_of(facts)
+    if not isinstance(supply, Supply):
+        return supply
+    if supply.wait_share < threshold:
+        return None
+    if supply.processes and supply.arrival_ms(supply.batch_ms, supply.processes) < KEEPS_UP * supply.step_ms:
+        return (
+            f"the loop waits {percent(supply.wait_share)} of the step although {supply.processes} workers could "
+            f"deliver every {ms(supply.arrival_ms(supply.batch_ms, supply.processes))}: making batches is not what "
+            "holds it back, handing them over is"
+        )
+    return supply
+
+
+def hottest(facts: Facts) -> LineTime | None:
+    """The user's line that takes most of a batch."""
+    lines = facts.workers.lines if facts.workers else ()
+    return max(lines, key=lambda line: line.ms_per_step, default=None)
+
+
+def line_sentence(line: LineTime | None, facts: Facts) -> str:
+    """Names the hottest line; "" where none is known."""
+    if line is None:
+        return ""
+    source = f" `{line.source.strip()}`" if line.source else ""
+    leaf = f", in {line.leaf}" if line.leaf else ""
+    return f" The costliest line is {place(line.site, facts)}{source}, with {ms(line.ms_per_step)} of a batch{leaf}."
+
+
+def caveat(facts: Facts) -> str:
+    """What must be said where the device runs behind the host."""
+    if not host_times(facts):
+        return ""
+    return (
+        " These are host times: while the loop waited the device may still have worked off its queue, so that the "
+        "gain can be smaller."
+    )
+
+
+def severity(facts: Facts, supply: Supply, gain: Gain) -> Severity:
+    """By the share that the fix recovers; a wait that a device may have used is never called critical."""
+    recovered_ms = supply.step_ms - (gain.step_ms_low + gain.step_ms_high) / 2
+    level = severity_of(recovered_ms / supply.step_ms)
+    uncertain = host_times(facts) and supply.processes == 0
+    return Severity.WARNING if uncertain and level is Severity.CRITICAL else level
+
+
+def maker(supply: Supply) -> str:
+    """Who makes the batches, as the subject of a sentence."""
+    if supply.processes == 0:
+        return "the training thread itself (num_workers=0)"
+    return "1 worker" if supply.processes == 1 else f"{supply.processes} workers"

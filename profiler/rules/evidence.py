@@ -1,0 +1,50 @@
+"""Questions that many rules ask of the facts before they believe them."""
+
+from __future__ import annotations
+
+from profiler.analysis.facts import Facts
+
+STEPS_TO_JUDGE = 20  # measured steps below which nothing is called a warning
+STEPS_TO_LOOK = 5  # measured steps below which rules of the step are not asked at all
+WORTH_SHARE = 0.05  # of the step: less than this is no finding
+WORTH_MS = 0.05  # our own cost on a short step is of this order
+
+HOST_TIMES = (
+    "the device runs behind the host and its own clock was not read: these are host times, in which queued "
+    "work is paid wherever the host next waits"
+)
+
+
+def host_times(facts: Facts) -> bool:
+    """Whether stage times are the host's while an asynchronous device did the work."""
+    return facts.machine.asynchronous and not facts.machine.device_times
+
+
+def step_ms(facts: Facts) -> float:
+    """Mean step time. Waits come in bursts, so that gains are counted on means, which add up."""
+    return facts.steps.mean_ms if facts.steps else 0.0
+
+
+def worth(facts: Facts, saves_ms: float) -> bool:
+    """Whether saving this much per step is more than a trifle and more than the noise of this run."""
+    noise_ms = facts.steps.noise_ms if facts.steps else 0.0
+    return saves_ms >= max(WORTH_SHARE * step_ms(facts), WORTH_MS, noise_ms)
+
+
+def share(facts: Facts, *stages: str) -> float:
+    """Share of the mean step in these stages together, of those that were measured."""
+    return sum(facts.stages[name].share for name in stages if name in facts.stages)
+
+
+def arithmetic_share(facts: Facts) -> float:
+    """Share of the step in the model's arithmetic: the optimizer counts while it stays the smaller part."""
+    model = share(facts, "forward", "backward")
+    optimizer = share(facts, "optimizer")
+    return model + optimizer if optimizer <= model / 2 else model
+
+
+def share_of_run(facts: Facts) -> float | None:
+    """Share of the run's duration that all its steps took; None where it can't be told."""
+    if facts.steps is None or facts.run.duration_s <= 0:
+        return None
+    return min(1.0, facts.steps.count * facts.steps.mean_ms / 1000 / facts.run.duration_s)

@@ -1,0 +1,41 @@
+"""Sampled lines, added up the ways in which a person would name them.
+
+In:  the lines of a stage.
+Out: lines again, fewer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from profiler.analysis.facts import LineTime
+
+
+def by_line(lines: Iterable[LineTime]) -> list[LineTime]:
+    """One entry a line: the functions under it are added up, and the longest of them names it."""
+    merged: dict[tuple[str, int], LineTime] = {}
+    for line in sorted(lines, key=lambda line: -line.ms_per_step):
+        key = (line.site.file, line.site.line)
+        merged[key] = _plus(merged[key], line) if key in merged else line
+    return list(merged.values())
+
+
+def standing_out(lines: Iterable[LineTime], enough_ms: float) -> list[LineTime]:
+    """Lines that cost enough, and functions whose lines cost enough only together, each as its costliest line."""
+    single = by_line(lines)
+    functions: dict[tuple[str, str], LineTime] = {}
+    for line in single:
+        key = (line.site.file, line.site.function)
+        if line.ms_per_step < enough_ms and line.site.function not in ("", "<module>"):
+            functions[key] = _plus(functions[key], line) if key in functions else line
+    return [line for line in (*single, *functions.values()) if line.ms_per_step >= enough_ms]
+
+
+def _plus(line: LineTime, more: LineTime) -> LineTime:
+    return replace(
+        line,
+        samples=line.samples + more.samples,
+        share_of_stage=line.share_of_stage + more.share_of_stage,
+        ms_per_step=line.ms_per_step + more.ms_per_step,
+    )

@@ -1,0 +1,1 @@
+"""What fills the memory of the process or of the device."""

@@ -1,0 +1,113 @@
+"""memory/growth."""
+
+from __future__ import annotations
+
+from profiler.analysis.facts import Facts, MemorySample
+from profiler.rules.base import Bottleneck, Fix, Outcome, Rule, Severity, Threshold
+from profiler.rules.phrases import number, size
+
+
+class Growth(Rule):
+    """Memory grows with every step and will run out.
+
+    ## Why it is slow
+    A tensor that is kept from each step (a loss that still carries its graph, outputs in a list, a cache without a bound)
+    is never freed. The run slows down as memory gets scarce, and ends when it is gone.
+
+    ## Evidence
+    Memory rose by at least `growth_mib` over at least `steps` measured steps, beyond noise, and still rose in the last third of
+    the run: what levels off is a cache that filled up, and makes it abstain. Device memory counts where it grew, else the
+    process's. It is critical where capacity ends before as many steps again as were seen, or
+    before `soon_steps`; a warning otherwise.
+
+    ## Fix
+    Keep numbers instead of tensors: `.item()` or `.detach()` on what outlives the step, and a bound on what is stored.
+
+    ## Gain
+    In bytes: the growth per step, times the steps that are left. Steps themselves may not get shorter.
+
+    ## Reference
+    PyTorch FAQ, "My model reports out of memory": don't accumulate history across your training loop.
+    """
+
+    id = "memory/growth"
+    bottleneck = Bottleneck.MEMORY
+    per_step = True
+    needs_device_times = False
+    growth_mib = Threshold(16, "growth below which nothing is said, in MiB")
+    steps = Threshold(40, "measured steps that the growth must span")
+    soon_steps = Threshold(1000, "steps to exhaustion below which it is critical")
+    late_share = Threshold(0.15, "share of the growth that must fall into the last third of the run")
+
+    def check(self, facts: Facts) -> Outcome:
+        """Judge whether memory grows, and when it ends."""
+        memory, steps = facts.memory, facts.steps
+        if memory.growth_bytes_per_step is None or memory.growth_bytes is None or steps is None:
+            reason = facts.not_measured.get("memory growth") or facts.not_measured.get("memory")
+            return self.abstain(reason) if reason else None
+        if memory.growth_bytes < self.growth_mib.value * 2**20 or memory.growth_bytes_per_step <= 0:
+            return None
+        if steps.measured < self.steps.value:
+            return self.abstain(
+                f"memory grew, but {steps.measured} steps are too few to tell growth from filling caches"
+            )
+        on_device = _grew_on_device(memory.timeline, memory.growth_bytes)
+        late = _late_share(memory.timeline, on_device)
+        if late is not None and late < self.late_share.value:
+            return self.abstain("memory grew at first and then levelled off, as caches do that fill up")
+        where, used, capacity = ("device memory", memory.peak_device_bytes, memory.device_capacity_bytes)
+        if not on_device:
+            where, used, capacity = (
+                "memory of the process",
+                memory.peak_rss_bytes,
+                facts.machine.memory_bytes or None,
+            )
+        per_step = memory.growth_bytes_per_step
+        left = max(0.0, capacity - used) / per_step if capacity and used is not None else None
+        ends = (
+            f" At this rate the {size(capacity)} are used up in {number(left)} more steps."
+            if left is not None and capacity
+            else ""
+        )
+        soon = left is not None and left <= max(self.soon_steps.value, steps.count)
+        evidence = {"growth_bytes_per_step": per_step, "growth_bytes": float(memory.growth_bytes)}
+        if left is not None:
+            evidence["steps_left"] = left
+        return self.finding(
+            title=(
+                f"{where} grows by {size(per_step)} a step, {size(per_step * 1000)} every 1,000 steps"
+                + (f", and is full in {number(left)} steps" if soon and left is not None else "")
+            ),
+            why=(
+                f"Over {number(steps.measured)} steps the {where} grew by {size(memory.growth_bytes)}, and it was still "
+                f"growing at the end.{ends} Something of each step is kept: most often a loss with its graph, or "
+                "outputs in a list."
+            ),
+            evidence=evidence,
+            fix=Fix("Keep numbers, not tensors, of what outlives the step.", _CODE),
+            severity=Severity.CRITICAL if soon else Severity.WARNING,
+        )
+
+
+_CODE = """\
+losses.append(loss.item())        # not: losses.append(loss)
+total += loss.detach()            # not: total += loss
+history.append(output.detach().cpu())  # and only the last few: collections.deque(maxlen=100)"""
+
+
+def _grew_on_device(timeline: tuple[MemorySample, ...], growth_bytes: int) -> bool:
+    sizes = [sample.device_bytes for sample in timeline if sample.device_bytes is not None]
+    return len(sizes) >= 2 and sizes[-1] - sizes[0] >= 0.5 * growth_bytes
+
+
+def _late_share(timeline: tuple[MemorySample, ...], on_device: bool) -> float | None:
+    """Share of all growth that fell into the last third; None with too few samples to tell."""
+    sizes = [float((sample.device_bytes if on_device else sample.rss_bytes) or 0) for sample in timeline]
+    if len(sizes) < 9:
+        return None
+    third = len(sizes) // 3
+    start, middle, end = (
+        sum(part) / len(part)
+        for part in (sizes[: third // 2 + 1], sizes[-third - 1 : -third + 1], sizes[-2:])
+    )
+    return (end - middle) / (end - start) if end > start else 0.0

@@ -1,0 +1,1 @@
+"""Time of the step that no stage explains."""

@@ -1,0 +1,167 @@
+"""run/evaluation-dominates, run/checkpoint-dominates, run/startup-dominates: spans that hours are lost in."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from profiler.analysis.facts import Facts, SpanFacts
+from profiler.rules.base import Bottleneck, Finding, Fix, Rule, Severity, Threshold
+from profiler.rules.evidence import share_of_run
+from profiler.rules.phrases import counted, percent, place, seconds
+
+
+class _SpanRule(Rule):
+    """What the rules of one span share; no rule itself."""
+
+    span: ClassVar[str]
+    verb: ClassVar[str]  # "evaluates", …
+    bottleneck = Bottleneck.OTHER
+    per_step = False
+    needs_device_times = False
+
+    def _judge(
+        self, facts: Facts, note: Threshold, warn: Threshold, min_run_s: Threshold, fix: Fix
+    ) -> Finding | None:
+        span = _span(facts, self.span)
+        if span is None or facts.run.duration_s < min_run_s.value or span.share_of_run < note.value:
+            return None
+        steps = share_of_run(facts)
+        where = f" at {place(span.site, facts)}" if span.site else ""
+        trained = f", and its training steps {percent(steps)}" if steps is not None else ""
+        return self.finding(
+            title=f"the run {self.verb} for {percent(span.share_of_run)} of its {seconds(facts.run.duration_s)}",
+            why=(
+                f"{self.span.capitalize()} took {seconds(span.total_s)} of the run{trained}: "
+                f"{counted(span.count, 'time')}{where}, {seconds(span.longest_s)} at the longest."
+            ),
+            evidence={
+                "share_of_run": span.share_of_run,
+                "total_s": span.total_s,
+                "count": float(span.count),
+                "longest_s": span.longest_s,
+                **({"steps_share_of_run": steps} if steps is not None else {}),
+            },
+            fix=Fix(fix.summary, fix.code, span.site.file, span.site.line) if span.site else fix,
+            severity=Severity.WARNING if span.share_of_run >= warn.value else Severity.INFO,
+        )
+
+
+class EvaluationDominates(_SpanRule):
+    """Evaluation takes a large part of the run.
+
+    ## Why it is slow
+    Time in which the model is evaluated is time in which it does not train, and evaluating more often than the result
+    is looked at buys nothing.
+
+    ## Evidence
+    The run lasted at least `min_run_s`, and evaluation took at least `note` of it; from `warn` on it is a warning.
+
+    ## Fix
+    Evaluate less often, on a part of the set, without gradients, and with a larger batch.
+
+    ## Gain
+    Of the run, not of the step: evaluating half as often saves half of the span's seconds.
+
+    ## Reference
+    torch.inference_mode.
+    """
+
+    id = "run/evaluation-dominates"
+    span = "evaluation"
+    verb = "evaluates"
+    note = Threshold(0.25, "share of the run from which it is told")
+    warn = Threshold(0.50, "share of the run from which it is a warning")
+    min_run_s = Threshold(20.0, "length of a run below which nothing is said, in seconds")
+
+    def check(self, facts: Facts) -> Finding | None:
+        """Judge evaluation's share of the run."""
+        code = "if epoch % 5 == 0 or epoch == epochs - 1:\n    with torch.inference_mode():\n        evaluate(model)"
+        return self._judge(
+            facts, self.note, self.warn, self.min_run_s, Fix("Evaluate less often, in inference mode.", code)
+        )
+
+
+class CheckpointDominates(_SpanRule):
+    """Saving checkpoints takes a large part of the run.
+
+    ## Why it is slow
+    `torch.save` serializes and writes while the loop stands still.
+
+    ## Evidence
+    The run lasted at least `min_run_s`, and saving and loading took at least `note` of it; from `warn` on it is a warning.
+
+    ## Fix
+    Save less often, or write from another thread out of a copy.
+
+    ## Gain
+    Of the run, not of the step: saving half as often saves half of the span's seconds; an asynchronous save leaves the
+    copy alone.
+
+    ## Reference
+    torch.distributed.checkpoint.async_save.
+    """
+
+    id = "run/checkpoint-dominates"
+    span = "checkpoint"
+    verb = "saves and loads checkpoints"
+    note = Threshold(0.10, "share of the run from which it is told")
+    warn = Threshold(0.25, "share of the run from which it is a warning")
+    min_run_s = Threshold(20.0, "length of a run below which nothing is said, in seconds")
+
+    def check(self, facts: Facts) -> Finding | None:
+        """Judge checkpointing's share of the run."""
+        code = (
+            "import copy, threading\n\n"
+            "state = copy.deepcopy(model.state_dict())  # the copy is quick, the writing is not\n"
+            'threading.Thread(target=torch.save, args=(state, "model.pt")).start()'
+        )
+        return self._judge(
+            facts, self.note, self.warn, self.min_run_s, Fix("Save less often, or from another thread.", code)
+        )
+
+
+class StartupDominates(_SpanRule):
+    """The run spends much of its time before its first step.
+
+    ## Why it is slow
+    Imports, building the model, reading the data set's index and the first batch come before any training, once a run.
+
+    ## Evidence
+    The run lasted at least `min_run_s`, and what came before the first step took at least `note` of it; from `warn` on it is
+    a warning. Short trials are dominated by their startup, and are not judged.
+
+    ## Fix
+    Keep what is computed at the start (an index, tokens, statistics) in a file.
+
+    ## Gain
+    Of the run, not of the step: at most the span's seconds.
+
+    ## Reference
+    torch.load, `mmap=True`.
+    """
+
+    id = "run/startup-dominates"
+    span = "startup"
+    verb = "starts up"
+    note = Threshold(0.25, "share of the run from which it is told")
+    warn = Threshold(0.50, "share of the run from which it is a warning")
+    min_run_s = Threshold(60.0, "length of a run below which nothing is said, in seconds")
+
+    def check(self, facts: Facts) -> Finding | None:
+        """Judge startup's share of the run."""
+        code = (
+            'if not os.path.exists("index.pt"):\n'
+            '    torch.save(build_index(), "index.pt")  # once\n'
+            'index = torch.load("index.pt", mmap=True)'
+        )
+        return self._judge(
+            facts,
+            self.note,
+            self.warn,
+            self.min_run_s,
+            Fix("Keep what is computed at the start in a file.", code),
+        )
+
+
+def _span(facts: Facts, name: str) -> SpanFacts | None:
+    return next((span for span in facts.spans if span.name == name), None)
