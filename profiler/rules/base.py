@@ -176,7 +176,7 @@ class Rule:
         severity: Severity | None = None,
         bottleneck: Bottleneck | None = None,
     ) -> Finding:
-        """A finding of this rule; what it recovers is the middle of its gain, and its severity follows from that."""
+        """A finding of this rule; it recovers the middle of its gain, and its severity follows."""
         recoverable_ms = step_ms - (gain.step_ms_low + gain.step_ms_high) / 2 if gain else 0.0
         if severity is None:
             severity = severity_of(recoverable_ms / step_ms if step_ms else 0.0)

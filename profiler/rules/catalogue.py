@@ -1,9 +1,9 @@
 """The catalogue: finds the rules, asks each, and adds up what they say.
 
-In:  the facts of a run and the user's `RulesConfig`.
-Out: a `Judgement`.
+In:  the facts of a run and the user's `RulesConfig`. Out: a `Judgement`.
 
-A rule is a class in a module of a family's folder, `profiler/rules/<family>/*.py`; adding one touches that file.
+A rule is a class in a module of a family's folder, `profiler/rules/<family>/*.py`; adding one touches that
+file.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def _explains(cause: Finding, finding: Finding, causes: tuple[str, ...], by_id: 
 
 
 def _ask(rule: Rule, facts: Facts) -> list[Finding | Abstention]:
-    """What a rule says. One that judges the step is not asked while too little, or the wrong clock, was seen."""
+    """What a rule says; one that judges the step is not asked over too few steps or the wrong clock."""
     if rule.per_step and (facts.steps is None or facts.steps.measured < STEPS_TO_LOOK):
         return []  # `run/no-training` and `run/too-few-steps` say so once for all
     if rule.per_step and rule.needs_device_times and host_times(facts):

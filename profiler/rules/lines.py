@@ -22,7 +22,7 @@ def by_line(lines: Iterable[LineTime]) -> list[LineTime]:
 
 
 def standing_out(lines: Iterable[LineTime], enough_ms: float) -> list[LineTime]:
-    """Lines that cost enough, and functions whose lines cost enough only together, each as its costliest line."""
+    """Lines that cost enough, and functions whose lines do only together (as their costliest)."""
     single = by_line(lines)
     functions: dict[tuple[str, str], LineTime] = {}
     for line in single:

@@ -77,8 +77,9 @@ class Result:
 def decide(facts: Facts, findings: Sequence[Finding]) -> Verdict:
     """The verdict over ranked findings.
 
-    In this order: nothing seen, too little seen, memory about to run out, a run that hardly trains, the first
-    finding that is more than a note; then the stage that holds the step, which is `compute` where it is healthy.
+    In this order: nothing seen, too little seen, memory about to run out, a run that hardly trains, the
+    first finding that is more than a note; then the stage that holds the step, which is `compute` where it
+    is healthy.
     """
     by_rule = {finding.rule: finding for finding in findings}
     steps = facts.steps
@@ -125,7 +126,8 @@ def _by_stages(facts: Facts, findings: Sequence[Finding]) -> Verdict:
         return _by_host_times(facts)
     if arithmetic_share(facts) >= HEALTHY_SHARE:
         healthy = next((f for f in findings if f.rule == "compute/healthy"), None)
-        filled = f"Compute: the model's own arithmetic takes {percent(arithmetic_share(facts))} of each {ms(whole)} step"
+        filled = percent(arithmetic_share(facts))
+        sentence = f"Compute: the model's own arithmetic takes {filled} of each {ms(whole)} step"
         note = next((f for f in findings if f.recoverable_ms > 0), None)
         more = (
             f"; the most that was found to gain is {percent(note.recoverable_ms / whole)} of it"
@@ -133,7 +135,7 @@ def _by_stages(facts: Facts, findings: Sequence[Finding]) -> Verdict:
             else ""
         )
         return Verdict(
-            Bottleneck.COMPUTE, healthy.rule if healthy else None, Severity.INFO, f"{filled}{more}."
+            Bottleneck.COMPUTE, healthy.rule if healthy else None, Severity.INFO, f"{sentence}{more}."
         )
     if not facts.stages:
         return Verdict(Bottleneck.NONE, None, Severity.INFO, "The stages of the step were not measured.")
@@ -144,10 +146,14 @@ def _by_stages(facts: Facts, findings: Sequence[Finding]) -> Verdict:
     if largest.name in STAGE_WORDS:
         word, does = STAGE_WORDS[largest.name]
         named = first.rule if first and first.bottleneck is word else None
-        sentence = f"{WORDS[word]}: {percent(largest.share)} of each {ms(whole)} step {does}, and no cure for it was found."
+        sentence = (
+            f"{WORDS[word]}: {percent(largest.share)} of each {ms(whole)} step {does}, "
+            "and no cure for it was found."
+        )
         return Verdict(word, named, Severity.INFO, sentence)
     sentence = (
-        f"Compute: {largest.name} is the largest stage with {percent(largest.share)} of each {ms(whole)} step, and "
+        f"Compute: {largest.name} is the largest stage with {percent(largest.share)} of each {ms(whole)} "
+        "step, and "
         "nothing in its way was found."
     )
     return Verdict(Bottleneck.COMPUTE, None, Severity.INFO, sentence)
@@ -175,7 +181,8 @@ def _by_host_times(facts: Facts) -> Verdict:
     """An asynchronous device without its clock: say what the host saw, and blame no stage for it."""
     largest = max(facts.stages.values(), key=lambda stage: stage.share, default=None)
     seen = (
-        f" The host spent most of each {ms(step_ms(facts))} step in {largest.name} ({percent(largest.share)}), which may "
+        f" The host spent most of each {ms(step_ms(facts))} step in {largest.name} "
+        f"({percent(largest.share)}), which may "
         "be work queued elsewhere."
         if largest
         else ""

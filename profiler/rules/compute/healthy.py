@@ -12,15 +12,17 @@ class Healthy(Rule):
     """The model's arithmetic is what takes the time.
 
     ## Why it is slow
-    It isn't: forward, backward and the update fill the step, and nothing is in their way. What makes such a step shorter is
-    less arithmetic, or faster arithmetic.
+    It isn't: forward, backward and the update fill the step, and nothing is in their way. What makes such a
+    step shorter is less arithmetic, or faster arithmetic.
 
     ## Evidence
-    Forward and backward, with the optimizer while it is the smaller part, take at least `threshold` of the step. It gives
-    way to any warning about the step, and abstains where the device ran behind the host and its clock was not read.
+    Forward and backward, with the optimizer while it is the smaller part, take at least `threshold` of the
+    step. It gives way to any warning about the step, and abstains where the device ran behind the host and
+    its clock was not read.
 
     ## Fix
-    Nothing needs one. Fusing (`torch.compile`), lower precision and a larger batch are what can still be tried, and measured.
+    Nothing needs one. Fusing (`torch.compile`), lower precision and a larger batch are what can still be
+    tried, and measured.
 
     ## Gain
     Not promised: it depends on the model's operators, which this rule does not look at.
@@ -52,15 +54,18 @@ class Healthy(Rule):
             if compiled
             else Fix.at(
                 model.site if model else None,
-                "Nothing needs a fix; to go further, let torch.compile fuse the model's operators, and measure.",
+                "Nothing needs a fix; to go further, let torch.compile fuse the model's operators, and "
+                "measure.",
                 "model = torch.compile(model)  # once, before the loop; the first steps compile and are slow",
             )
         )
         return self.finding(
             title=f"the model's own arithmetic takes {percent(filled)} of each {ms(whole)} step",
             why=(
-                f"Forward takes {percent(parts['forward'])} of the step, backward {percent(parts['backward'])} and the "
-                f"optimizer {percent(parts['optimizer'])}. The loop waits for data {percent(share(facts, 'data_wait'))} of "
+                f"Forward takes {percent(parts['forward'])} of the step, backward "
+                f"{percent(parts['backward'])} and the "
+                f"optimizer {percent(parts['optimizer'])}. The loop waits for data "
+                f"{percent(share(facts, 'data_wait'))} of "
                 f"the time, and {percent(share(facts, 'other'))} lies outside of the stages."
             ),
             evidence={

@@ -13,23 +13,23 @@ class HeavyPreprocessing(Rule):
     """The loop waits for the CPU work of the data set's items.
 
     ## Why it is slow
-    Decoding, augmenting and converting an item costs more CPU than the cores can give in the time of a step, so
-    the loop waits, however many workers there are.
+    Decoding, augmenting and converting an item costs more CPU than the cores can give in the time of a
+    step, so the loop waits, however many workers there are.
 
     ## Evidence
-    `data_wait` is above `threshold` of the step, and of the time to make a batch the computing in the data set's
-    items is the largest part and at least `preprocess_share`. The hottest of the user's lines is named where the
-    sampler saw it. It is folded under `data/too-few-workers` while idle cores can take the work, and abstains when
-    the workers were not observed.
+    `data_wait` is above `threshold` of the step, and of the time to make a batch the computing in the data
+    set's items is the largest part and at least `preprocess_share`. The hottest of the user's lines is
+    named where the sampler saw it. It is folded under `data/too-few-workers` while idle cores can take the
+    work, and abstains when the workers were not observed.
 
     ## Fix
-    At the hottest line: do what is the same in every epoch once and store its result; do the rest on fewer pixels or whole
-    batches.
+    At the hottest line: do what is the same in every epoch once and store its result; do the rest on fewer
+    pixels or whole batches.
 
     ## Gain
-    The hottest line's share of a batch, 70 % to 100 % of it (reading the stored result costs something); half to all of the
-    preprocessing where no line is known. The step follows as `step - batches x saved` where the training thread loads, else as
-    `max(step - data_wait, batches x (batch_ms - saved) / n)`.
+    The hottest line's share of a batch, 70 % to 100 % of it (reading the stored result costs something);
+    half to all of the preprocessing where no line is known. The step follows as `step - batches x saved`
+    where the training thread loads, else as `max(step - data_wait, batches x (batch_ms - saved) / n)`.
 
     ## Reference
     torch.utils.data, "Map-style datasets"; PyTorch performance tuning guide.
@@ -68,7 +68,8 @@ class HeavyPreprocessing(Rule):
                 f"{ms(supply.preprocess_ms)} of CPU to prepare"
             ),
             why=(
-                f"Batches are made by {maker(supply)}, and {percent(supply.preprocess_ms / supply.batch_ms)} of the "
+                f"Batches are made by {maker(supply)}, and "
+                f"{percent(supply.preprocess_ms / supply.batch_ms)} of the "
                 f"{ms(supply.batch_ms)} that each takes is computing in the data set's items.{busy}"
                 + line_sentence(line, facts)
                 + caveat(facts)

@@ -17,16 +17,17 @@ class SlowCollate(Rule):
     lists of numbers turned into tensors cost more than making the items.
 
     ## Evidence
-    `data_wait` is above `threshold` of the step, and `collate_fn` is the largest part of a batch's time and at least
-    `collate_share` of it. It is folded under `data/too-few-workers` while idle cores can take the work, and abstains when the
-    workers were not observed.
+    `data_wait` is above `threshold` of the step, and `collate_fn` is the largest part of a batch's time and
+    at least `collate_share` of it. It is folded under `data/too-few-workers` while idle cores can take the
+    work, and abstains when the workers were not observed.
 
     ## Fix
     Convert items to tensors or arrays in `__getitem__`, allocate the batch once, and fill it in whole rows.
 
     ## Gain
-    60 % to 95 % of the collate time: one allocation and one copy per item remain. The step follows as
-    `step - batches x saved` where the training thread loads, else as `max(step - data_wait, batches x (batch_ms - saved) / n)`.
+    60 % to 95 % of the collate time: one allocation and one copy per item remain. The step follows as `step
+    - batches x saved` where the training thread loads, else as `max(step - data_wait, batches x (batch_ms -
+    saved) / n)`.
 
     ## Reference
     torch.utils.data, "Working with collate_fn".
@@ -57,7 +58,8 @@ class SlowCollate(Rule):
                 f"{ms(supply.collate_ms)} to collate"
             ),
             why=(
-                f"Batches are made by {maker(supply)}, and collate_fn takes {percent(supply.collate_ms / supply.batch_ms)} "
+                f"Batches are made by {maker(supply)}, and collate_fn takes "
+                f"{percent(supply.collate_ms / supply.batch_ms)} "
                 f"of the {ms(supply.batch_ms)} that each takes; making the items takes "
                 f"{ms(supply.preprocess_ms + supply.load_ms)}." + caveat(facts)
             ),

@@ -18,24 +18,25 @@ class SlowStorage(Rule):
     """The loop waits for batches whose makers wait for storage.
 
     ## Why it is slow
-    Whoever makes the batch is neither computing nor waiting for a core: it is blocked, in a read from a disk or
-    a network, or on a lock. No faster transform helps against that.
+    Whoever makes the batch is neither computing nor waiting for a core: it is blocked, in a read from a
+    disk or a network, or on a lock. No faster transform helps against that.
 
     ## Evidence
-    `data_wait` is above `threshold` of the step, and of the time to make a batch at least `blocked_share` was
-    spent blocked: wall time less CPU time less the time spent runnable without a core. What comes out of the page
-    cache is not blocked, so that a second epoch may be judged otherwise than the first. It abstains when the
-    workers were not observed.
+    `data_wait` is above `threshold` of the step, and of the time to make a batch at least `blocked_share`
+    was spent blocked: wall time less CPU time less the time spent runnable without a core. What comes out
+    of the page cache is not blocked, so that a second epoch may be judged otherwise than the first. It
+    abstains when the workers were not observed.
 
     ## Fix
-    Where bytes arrive slower than `bandwidth_mb_s` the wait is latency, and waits can overlap: more workers than
-    cores wait at the same time. Where they arrive faster the storage is at its limit: keep the files on a local disk or in
-    memory, or make them smaller.
+    Where bytes arrive slower than `bandwidth_mb_s` the wait is latency, and waits can overlap: more workers
+    than cores wait at the same time. Where they arrive faster the storage is at its limit: keep the files
+    on a local disk or in memory, or make them smaller.
 
     ## Gain
-    By workers: the step can't get shorter than the larger of `step - data_wait` and `batches x batch_ms / n`,
-    nor than the batch's computing allows; 75 % to 100 % of that is promised. By faster storage: the blocked part of
-    the batch goes, at least 80 % of it, and the step follows as `max(step - data_wait, batches x rest / n)`.
+    By workers: the step can't get shorter than the larger of `step - data_wait` and `batches x batch_ms /
+    n`, nor than the batch's computing allows; 75 % to 100 % of that is promised. By faster storage: the
+    blocked part of the batch goes, at least 80 % of it, and the step follows as `max(step - data_wait,
+    batches x rest / n)`.
 
     ## Reference
     torch.utils.data, "Multi-process data loading"; proc(5), /proc/pid/schedstat and /proc/pid/io.
@@ -75,7 +76,8 @@ class SlowStorage(Rule):
                 supply.site,
                 f"Let {workers} workers wait at the same time, for waiting takes no core; "
                 "or copy the data to a local disk.",
-                f"DataLoader(..., num_workers={workers}, persistent_workers=True)  # the other arguments stay",
+                f"DataLoader(..., num_workers={workers}, persistent_workers=True)  # the other arguments "
+                "stay",
             )
         if not worth(facts, saves_high):
             return None
@@ -85,11 +87,13 @@ class SlowStorage(Rule):
         )
         return self.finding(
             title=(
-                f"{percent(supply.wait_share)} of each {ms(supply.step_ms)} step waits for batches that spend "
+                f"{percent(supply.wait_share)} of each {ms(supply.step_ms)} step waits for batches that "
+                "spend "
                 f"{ms(supply.load_ms)} of their {ms(supply.batch_ms)} blocked on storage or network"
             ),
             why=(
-                f"Batches are made by {maker(supply)}, blocked for {percent(supply.load_ms / supply.batch_ms)} of the "
+                f"Batches are made by {maker(supply)}, blocked for "
+                f"{percent(supply.load_ms / supply.batch_ms)} of the "
                 f"time: not computing, and not waiting for a core.{read}"
                 + line_sentence(hottest(facts), facts)
                 + caveat(facts)
@@ -111,7 +115,7 @@ class SlowStorage(Rule):
 
 _COPY = """\
 import shutil
-local = shutil.copytree("<the data set's folder>", "/tmp/dataset", dirs_exist_ok=True)  # once, before training
+local = shutil.copytree(folder, "/tmp/dataset", dirs_exist_ok=True)  # once, before training
 dataset = ...  # the same data set, made over `local`"""
 
 

@@ -18,7 +18,7 @@ KEEPS_UP = 0.7  # batches arriving within this share of the step are not what it
 
 @dataclass(frozen=True, slots=True)
 class Supply:
-    """The loop's wait for batches, and what making a batch takes. Means; `load` is blocked, the rest is CPU."""
+    """The loop's wait for batches, and what a batch takes: `load` is blocked, the rest is CPU. Means."""
 
     step_ms: float
     wait_ms: float  # per step; without the start of the workers
@@ -52,7 +52,7 @@ class Supply:
         return max(parts, key=lambda name: parts[name])
 
     def arrival_ms(self, batch_ms: float, processes: int) -> float:
-        """Time between steps' worth of batches when so many processes make them and nothing else is in the way."""
+        """Time between two steps' batches when so many processes make them unhindered."""
         return self.batches * batch_ms / max(processes, 1)
 
     def step_with(self, batch_ms: float, processes: int) -> float:
@@ -69,7 +69,7 @@ class Supply:
 
 
 def supply_of(facts: Facts) -> Supply | str | None:
-    """The supply; None where the loop waits for no loader; a reason where what it waits for was not seen."""
+    """The supply; None where no loader is waited for; a reason where it was not seen."""
     stage, whole = facts.stages.get("data_wait"), step_ms(facts)
     if stage is None or facts.steps is None or whole <= 0:
         return None
@@ -95,7 +95,7 @@ def supply_of(facts: Facts) -> Supply | str | None:
 
 
 def waits(facts: Facts, threshold: float) -> Supply | str | None:
-    """The supply, where the loop waits for more than `threshold` of its step and batches are made too slowly."""
+    """The supply, where the loop waits beyond `threshold` for batches that are made too slowly."""
     stage = facts.stages.get("data_wait")
     if stage is None or stage.share < threshold:
         return None
@@ -106,8 +106,10 @@ def waits(facts: Facts, threshold: float) -> Supply | str | None:
         return None
     if supply.processes and supply.arrival_ms(supply.batch_ms, supply.processes) < KEEPS_UP * supply.step_ms:
         return (
-            f"the loop waits {percent(supply.wait_share)} of the step although {supply.processes} workers could "
-            f"deliver every {ms(supply.arrival_ms(supply.batch_ms, supply.processes))}: making batches is not what "
+            f"the loop waits {percent(supply.wait_share)} of the step although {supply.processes} workers "
+            "could "
+            f"deliver every {ms(supply.arrival_ms(supply.batch_ms, supply.processes))}: making batches is "
+            "not what "
             "holds it back, handing them over is"
         )
     return supply
@@ -125,7 +127,8 @@ def line_sentence(line: LineTime | None, facts: Facts) -> str:
         return ""
     source = f" `{line.source.strip()}`" if line.source else ""
     leaf = f", in {line.leaf}" if line.leaf else ""
-    return f" The costliest line is {place(line.site, facts)}{source}, with {ms(line.ms_per_step)} of a batch{leaf}."
+    where = place(line.site, facts)
+    return f" The costliest line is {where}{source}, with {ms(line.ms_per_step)} of a batch{leaf}."
 
 
 def caveat(facts: Facts) -> str:
@@ -133,7 +136,8 @@ def caveat(facts: Facts) -> str:
     if not host_times(facts):
         return ""
     return (
-        " These are host times: while the loop waited the device may still have worked off its queue, so that the "
+        " These are host times: while the loop waited the device may still have worked off its queue, so "
+        "that the "
         "gain can be smaller."
     )
 

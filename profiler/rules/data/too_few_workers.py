@@ -22,25 +22,26 @@ class TooFewWorkers(Rule):
 
     ## Why it is slow
     Making a batch takes longer than using it up, and too few processes make them: with `num_workers=0` the
-    training thread does it between two steps, with a few workers they can't keep up. Meanwhile cores stand idle.
+    training thread does it between two steps, with a few workers they can't keep up. Meanwhile cores stand
+    idle.
 
     ## Evidence
     `data_wait` is above `threshold` of the step, batches are computed rather than waited for (else see
-    `data/slow-storage`), a batch takes at least `min_batch_ms` (below that handing it over from another process
-    costs about as much as making it), and at least `idle_cores` stood idle while the steps ran. It abstains when
-    the workers or the idle cores were not observed, and when the data set is held in memory as tensors, where
-    slicing whole batches out beats any number of workers. It is silent when no core is idle or there are as many workers as cores
-    (`data/heavy-preprocessing`).
+    `data/slow-storage`), a batch takes at least `min_batch_ms` (below that handing it over from another
+    process costs about as much as making it), and at least `idle_cores` stood idle while the steps ran. It
+    abstains when the workers or the idle cores were not observed, and when the data set is held in memory
+    as tensors, where slicing whole batches out beats any number of workers. It is silent when no core is
+    idle or there are as many workers as cores (`data/heavy-preprocessing`).
 
     ## Fix
-    `num_workers` on the DataLoader's line, with `persistent_workers=True` so that they live beyond an epoch. An
-    iterable data set must split its stream among its workers.
+    `num_workers` on the DataLoader's line, with `persistent_workers=True` so that they live beyond an
+    epoch. An iterable data set must split its stream among its workers.
 
     ## Gain
     With n workers a batch arrives every `batch_ms / n`, and the busy core-time of a step stays what it is:
-    the step can't get shorter than the largest of `step - data_wait` (plus 0.7 ms a batch for handing over, measured),
-    `batches x batch_ms / n` and `step x (cores - idle_cores) / cores`. The range runs from 65 % of that saving,
-    for workers and loop share caches, to all of it.
+    the step can't get shorter than the largest of `step - data_wait` (plus 0.7 ms a batch for handing over,
+    measured), `batches x batch_ms / n` and `step x (cores - idle_cores) / cores`. The range runs from 65 %
+    of that saving, for workers and loop share caches, to all of it.
 
     ## Reference
     torch.utils.data, "Single- and Multi-process Data Loading".
@@ -106,7 +107,7 @@ class TooFewWorkers(Rule):
 
 
 def _workers_needed(supply: Supply, idle: float, shared_ms: float) -> int:
-    """As many as keep the loop fed, of those that idle cores can carry; the loop's own core counts where it loads."""
+    """As many as keep the loop fed and idle cores can carry, the loop's own where it loads."""
     target_ms = max(supply.work_ms, shared_ms, supply.step_ms * 0.05)
     needed = math.ceil(supply.batches * supply.batch_ms / (0.9 * target_ms))
     carried = supply.processes + max(1, round(idle + (supply.processes == 0)))

@@ -19,25 +19,28 @@ class PythonLine(Rule):
     """A line of Python on the training thread costs as much as a stage of the step.
 
     ## Why it is slow
-    What runs between the stages runs instead of them: the next batch, forward and backward can't begin before the line
-    is done.
+    What runs between the stages runs instead of them: the next batch, forward and backward can't begin
+    before the line is done.
 
     ## Evidence
-    The sampler found the training thread at this line, or in what it calls, for at least `threshold` of the step. In
-    `other` any line of the user's counts, and the lines of one function count together where none reaches the threshold
-    alone. In `forward` and `optimizer` only lines count that are told from the model's arithmetic: logging, printing, writing,
-    copying, sleeping, metrics, the network. It abstains where the sampler saw fewer than `samples` of it, and for `other` when no
-    module's forward was seen, for then the model's own arithmetic lies there.
+    The sampler found the training thread at this line, or in what it calls, for at least `threshold` of the
+    step. In `other` any line of the user's counts, and the lines of one function count together where none
+    reaches the threshold alone. In `forward` and `optimizer` only lines count that are told from the
+    model's arithmetic: logging, printing, writing, copying, sleeping, metrics, the network. It abstains
+    where the sampler saw fewer than `samples` of it, and for `other` when no module's forward was seen, for
+    then the model's own arithmetic lies there.
 
     ## Fix
     By what the line does: every 50th step instead of each, after the loop, in place, or in a worker.
 
     ## Gain
-    The line's milliseconds, give or take the sampling error `1 / sqrt(samples)`, and of that at least what its
-    kind of fix leaves: 95 % for work done every 50th step, 50 % for a batch made elsewhere, 70 % where the kind is not known.
+    The line's milliseconds, give or take the sampling error `1 / sqrt(samples)`, and of that at least what
+    its kind of fix leaves: 95 % for work done every 50th step, 50 % for a batch made elsewhere, 70 % where
+    the kind is not known.
 
     ## Reference
-    PyTorch performance tuning guide, "Avoid unnecessary CPU-GPU synchronization" and "Disable debugging APIs".
+    PyTorch performance tuning guide, "Avoid unnecessary CPU-GPU synchronization" and "Disable debugging
+    APIs".
     """
 
     id = "host/python-line"
@@ -101,7 +104,8 @@ class PythonLine(Rule):
                 + (f": `{source}`" if source else "")
             ),
             why=(
-                f"The training thread was at this line{function} in {percent(line.share_of_stage)} of the samples of "
+                f"The training thread was at this line{function} in {percent(line.share_of_stage)} of the "
+                "samples of "
                 f"{stage.name}, {between}: {ms(line.ms_per_step)} a step.{ran}"
             ),
             evidence={

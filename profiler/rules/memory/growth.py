@@ -11,17 +11,18 @@ class Growth(Rule):
     """Memory grows with every step and will run out.
 
     ## Why it is slow
-    A tensor that is kept from each step (a loss that still carries its graph, outputs in a list, a cache without a bound)
-    is never freed. The run slows down as memory gets scarce, and ends when it is gone.
+    A tensor that is kept from each step (a loss that still carries its graph, outputs in a list, a cache
+    without a bound) is never freed. The run slows down as memory gets scarce, and ends when it is gone.
 
     ## Evidence
-    Memory rose by at least `growth_mib` over at least `steps` measured steps, beyond noise, and still rose in the last third of
-    the run: what levels off is a cache that filled up, and makes it abstain. Device memory counts where it grew, else the
-    process's. It is critical where capacity ends before as many steps again as were seen, or
-    before `soon_steps`; a warning otherwise.
+    Memory rose by at least `growth_mib` over at least `steps` measured steps, beyond noise, and still rose
+    in the last third of the run: what levels off is a cache that filled up, and makes it abstain. Device
+    memory counts where it grew, else the process's. It is critical where capacity ends before as many steps
+    again as were seen, or before `soon_steps`; a warning otherwise.
 
     ## Fix
-    Keep numbers instead of tensors: `.item()` or `.detach()` on what outlives the step, and a bound on what is stored.
+    Keep numbers instead of tensors: `.item()` or `.detach()` on what outlives the step, and a bound on what
+    is stored.
 
     ## Gain
     In bytes: the growth per step, times the steps that are left. Steps themselves may not get shorter.
@@ -79,8 +80,10 @@ class Growth(Rule):
                 + (f", and is full in {number(left)} steps" if soon and left is not None else "")
             ),
             why=(
-                f"Over {number(steps.measured)} steps the {where} grew by {size(memory.growth_bytes)}, and it was still "
-                f"growing at the end.{ends} Something of each step is kept: most often a loss with its graph, or "
+                f"Over {number(steps.measured)} steps the {where} grew by {size(memory.growth_bytes)}, and "
+                "it was still "
+                f"growing at the end.{ends} Something of each step is kept: most often a loss with its "
+                "graph, or "
                 "outputs in a list."
             ),
             evidence=evidence,

@@ -29,26 +29,29 @@ class ForLoop(Rule):
     """The optimizer updates parameters one tensor at a time.
 
     ## Why it is slow
-    The for-loop implementation calls several small operators for each parameter tensor. On the CPU it is what
-    torch.optim takes by default (`foreach` defaults to CUDA tensors only); on CUDA it runs where `foreach=False` was given.
+    The for-loop implementation calls several small operators for each parameter tensor. On the CPU it is
+    what torch.optim takes by default (`foreach` defaults to CUDA tensors only); on CUDA it runs where
+    `foreach=False` was given.
 
     ## Evidence
-    The optimizer is a class of torch.optim constructed without `fused=True` and without `foreach=True`, its tensors
-    lie on the CPU (or `foreach=False` was given), and its `step()` is above `threshold` of the step. It abstains where
-    `step()` was not timed apart from zero_grad and clipping, where several optimizers share the time and differ in
-    what would help, and where the tensors lie on an accelerator, for which no gain was measured. It is silent where nothing better
-    exists: SGD, RMSprop and their like with large tensors are bound by memory, and `foreach=True` made them slower.
+    The optimizer is a class of torch.optim constructed without `fused=True` and without `foreach=True`, its
+    tensors lie on the CPU (or `foreach=False` was given), and its `step()` is above `threshold` of the
+    step. It abstains where `step()` was not timed apart from zero_grad and clipping, where several
+    optimizers share the time and differ in what would help, and where the tensors lie on an accelerator,
+    for which no gain was measured. It is silent where nothing better exists: SGD, RMSprop and their like
+    with large tensors are bound by memory, and `foreach=True` made them slower.
 
     ## Fix
-    `fused=True` for Adam, AdamW and Adagrad; `foreach=True` for SGD, RMSprop, NAdam, RAdam, Adamax and Adadelta with
-    small tensors.
+    `fused=True` for Adam, AdamW and Adagrad; `foreach=True` for SGD, RMSprop, NAdam, RAdam, Adamax and
+    Adadelta with small tensors.
 
     ## Gain
-    What remains of `step()`, measured on 2 cores, torch 2.13, 50 to 400 tensors of 64 to 200,000 parameters, for-loop
-    against fused and foreach in alternation: fused Adam and AdamW 0.20 to 0.28 of the for-loop below 5,000
-    parameters a tensor, 0.32 to 0.44 above; fused Adagrad 0.31 to 0.40 and 0.36 to 0.46; foreach, small tensors only: SGD
-    0.60 to 0.69, RMSprop 0.56 to 0.73, NAdam 0.71 to 0.82, RAdam 0.50 to 0.62, Adamax 0.56 to 0.76, Adadelta 0.54
-    to 0.75. Above, foreach took 0.9 to 2.2 times as long, and is never advised.
+    What remains of `step()`, measured on 2 cores, torch 2.13, 50 to 400 tensors of 64 to 200,000
+    parameters, for-loop against fused and foreach in alternation: fused Adam and AdamW 0.20 to 0.28 of the
+    for-loop below 5,000 parameters a tensor, 0.32 to 0.44 above; fused Adagrad 0.31 to 0.40 and 0.36 to
+    0.46; foreach, small tensors only: SGD 0.60 to 0.69, RMSprop 0.56 to 0.73, NAdam 0.71 to 0.82, RAdam
+    0.50 to 0.62, Adamax 0.56 to 0.76, Adadelta 0.54 to 0.75. Above, foreach took 0.9 to 2.2 times as long,
+    and is never advised.
 
     ## Reference
     torch.optim, "Algorithms: for-loop, foreach (multi-tensor) and fused".
@@ -95,7 +98,8 @@ class ForLoop(Rule):
             ),
             why=(
                 f"{name} runs its for-loop, the default on CPU tensors: several small operators for each of "
-                f"{number(tensors)} tensors ({number(parameters)} parameters), {ms(update_ms)} a step. Its {implementation} "
+                f"{number(tensors)} tensors ({number(parameters)} parameters), {ms(update_ms)} a step. Its "
+                f"{implementation} "
                 f"implementation makes the same update in {percent(best)} to {percent(worst)} of that time."
             ),
             evidence={
@@ -116,7 +120,7 @@ class ForLoop(Rule):
 
 
 def _option(optimizer: OptimizerSettings) -> tuple[str, float, float] | None:
-    """The argument that helps this optimizer, and the best and worst share of the for-loop's time that remains."""
+    """The argument that helps, and the best and worst share of the for-loop's time that remains."""
     if optimizer.fused or optimizer.foreach or not optimizer.tensors:
         return None
     small = optimizer.parameters / optimizer.tensors < SMALL

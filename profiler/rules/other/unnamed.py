@@ -13,11 +13,12 @@ class Unnamed(Rule):
     """Much of the step lies outside of every stage, and no line of it stands out.
 
     ## Why it is slow
-    That is not known, which is the point: the time was spent between the stages, spread over many lines, or where
-    no hook and no sample reached.
+    That is not known, which is the point: the time was spent between the stages, spread over many lines, or
+    where no hook and no sample reached.
 
     ## Evidence
-    `other` is at least `threshold` of the step, and the lines and functions that stand out in it (see `host/python-line`) cover less than `named_share` of it.
+    `other` is at least `threshold` of the step, and the lines and functions that stand out in it (see
+    `host/python-line`) cover less than `named_share` of it.
 
     ## Fix
     Name the parts of the loop with `profiler.stage("…")`; the next run shows each by its name.
@@ -52,7 +53,10 @@ class Unnamed(Rule):
         if seen:
             why += f" Most samples of it fell on {joined(seen)}."
         return self.finding(
-            title=f"{percent(other.share)} of each {ms(whole)} step lies outside of every stage, and no line accounts for most of it",
+            title=(
+                f"{percent(other.share)} of each {ms(whole)} step lies outside of every stage, "
+                "and no line accounts for most of it"
+            ),
             why=why,
             evidence={"other_share": other.share, "other_ms": other.mean_ms, "step_ms": whole},
             fix=Fix.at(

@@ -28,8 +28,9 @@ class _SpanRule(Rule):
         steps = share_of_run(facts)
         where = f" at {place(span.site, facts)}" if span.site else ""
         trained = f", and its training steps {percent(steps)}" if steps is not None else ""
+        lasted = seconds(facts.run.duration_s)
         return self.finding(
-            title=f"the run {self.verb} for {percent(span.share_of_run)} of its {seconds(facts.run.duration_s)}",
+            title=f"the run {self.verb} for {percent(span.share_of_run)} of its {lasted}",
             why=(
                 f"{self.span.capitalize()} took {seconds(span.total_s)} of the run{trained}: "
                 f"{counted(span.count, 'time')}{where}, {seconds(span.longest_s)} at the longest."
@@ -50,11 +51,12 @@ class EvaluationDominates(_SpanRule):
     """Evaluation takes a large part of the run.
 
     ## Why it is slow
-    Time in which the model is evaluated is time in which it does not train, and evaluating more often than the result
-    is looked at buys nothing.
+    Time in which the model is evaluated is time in which it does not train, and evaluating more often than
+    the result is looked at buys nothing.
 
     ## Evidence
-    The run lasted at least `min_run_s`, and evaluation took at least `note` of it; from `warn` on it is a warning.
+    The run lasted at least `min_run_s`, and evaluation took at least `note` of it; from `warn` on it is a
+    warning.
 
     ## Fix
     Evaluate less often, on a part of the set, without gradients, and with a larger batch.
@@ -75,7 +77,7 @@ class EvaluationDominates(_SpanRule):
 
     def check(self, facts: Facts) -> Finding | None:
         """Judge evaluation's share of the run."""
-        code = "if epoch % 5 == 0 or epoch == epochs - 1:\n    with torch.inference_mode():\n        evaluate(model)"
+        code = "if epoch % 5 == 0:\n    with torch.inference_mode():\n        evaluate(model)"
         return self._judge(
             facts, self.note, self.warn, self.min_run_s, Fix("Evaluate less often, in inference mode.", code)
         )
@@ -88,14 +90,15 @@ class CheckpointDominates(_SpanRule):
     `torch.save` serializes and writes while the loop stands still.
 
     ## Evidence
-    The run lasted at least `min_run_s`, and saving and loading took at least `note` of it; from `warn` on it is a warning.
+    The run lasted at least `min_run_s`, and saving and loading took at least `note` of it; from `warn` on
+    it is a warning.
 
     ## Fix
     Save less often, or write from another thread out of a copy.
 
     ## Gain
-    Of the run, not of the step: saving half as often saves half of the span's seconds; an asynchronous save leaves the
-    copy alone.
+    Of the run, not of the step: saving half as often saves half of the span's seconds; an asynchronous save
+    leaves the copy alone.
 
     ## Reference
     torch.distributed.checkpoint.async_save.
@@ -124,11 +127,12 @@ class StartupDominates(_SpanRule):
     """The run spends much of its time before its first step.
 
     ## Why it is slow
-    Imports, building the model, reading the data set's index and the first batch come before any training, once a run.
+    Imports, building the model, reading the data set's index and the first batch come before any training,
+    once a run.
 
     ## Evidence
-    The run lasted at least `min_run_s`, and what came before the first step took at least `note` of it; from `warn` on it is
-    a warning. Short trials are dominated by their startup, and are not judged.
+    The run lasted at least `min_run_s`, and what came before the first step took at least `note` of it;
+    from `warn` on it is a warning. Short trials are dominated by their startup, and are not judged.
 
     ## Fix
     Keep what is computed at the start (an index, tokens, statistics) in a file.

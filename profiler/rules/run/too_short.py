@@ -12,15 +12,16 @@ class NoTraining(Rule):
     """No training step was seen.
 
     ## Why it is slow
-    There is nothing to be slow: the run held no optimizer step, backward pass or batch that could be cut into steps.
+    There is nothing to be slow: the run held no optimizer step, backward pass or batch that could be cut
+    into steps.
 
     ## Evidence
-    The record holds no step. The likely reasons come from what the record does hold: the exit code, what was switched off, what could not
-    be hooked.
+    The record holds no step. The likely reasons come from what the record does hold: the exit code, what
+    was switched off, what could not be hooked.
 
     ## Fix
-    Run a script that trains, by the Python that the tool is installed in; where the loop can't be recognised, mark its steps by
-    `profiler.step()`.
+    Run a script that trains, by the Python that the tool is installed in; where the loop can't be
+    recognised, mark its steps by `profiler.step()`.
 
     ## Gain
     None.
@@ -52,7 +53,8 @@ class TooFewSteps(Rule):
     """Too few steps were measured to judge the training.
 
     ## Why it is slow
-    That can't be told yet: the first steps load, compile and fill caches, and the spread of a few steps hides what is real.
+    That can't be told yet: the first steps load, compile and fill caches, and the spread of a few steps
+    hides what is real.
 
     ## Evidence
     Fewer than `steps` steps after warm-up. Until then no finding is called more than a note.
@@ -85,7 +87,10 @@ class TooFewSteps(Rule):
                 f"too short to judge: {counted(steps.measured, 'step was', 'steps were')} measured, "
                 f"{int(self.steps.value)} are needed, so run at least {missing} more"
             ),
-            why=f"The run made {counted(steps.count, 'step')}{warmup}. Findings below are notes, not yet a diagnosis.",
+            why=(
+                f"The run made {counted(steps.count, 'step')}{warmup}. "
+                "What else is found is a note, not yet a diagnosis."
+            ),
             evidence={"measured_steps": float(steps.measured), "missing_steps": float(missing)},
             fix=Fix(f"Run at least {counted(missing, 'step')} more."),
             severity=Severity.INFO,
@@ -119,7 +124,6 @@ def _reasons(facts: Facts) -> list[str]:
         )
     else:
         reasons.append("torch was imported, but no module, loader or optimizer of it was used")
-    for what in ("steps", "training"):
-        if what in facts.not_measured:
-            reasons.append(facts.not_measured[what].rstrip("."))
+    missing = (facts.not_measured.get(what, "").rstrip(".") for what in ("steps", "training"))
+    reasons.extend(filter(None, missing))
     return list(dict.fromkeys(reasons))
