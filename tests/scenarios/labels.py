@@ -1,0 +1,73 @@
+"""What each scenario's header promises.
+
+A header is the script's docstring: a first sentence, then lines of `Word: value`.
+
+    Planted: what is wrong, or "nothing" in a healthy training
+    Where:   the text of the line that is to blame
+    Verdict: the bottleneck's word, or several with " | " between them
+    Rule:    the rule that must speak; "data/" stands for any rule of that family
+    Span:    a span of the run, and the least share of the run that it takes
+    Cured:   how the twin differs; the script then takes --cured
+"""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+NOT_SCENARIOS = {"labels", "store", "hand_timed"}
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """The expectations of one script."""
+
+    name: str
+    path: Path
+    planted: str
+    line: int | None  # of the planted fault
+    verdicts: tuple[str, ...]
+    rule: str | None
+    span: tuple[str, float] | None
+    cured: str | None
+
+    @property
+    def healthy(self) -> bool:
+        """Nothing is planted."""
+        return self.planted == "nothing"
+
+
+def read_label(path: Path) -> Label:
+    """Read a script's header; a header that cannot be true raises ValueError."""
+    source = path.read_text()
+    docstring = ast.get_docstring(ast.parse(source)) or ""
+    words = dict(line.split(":", 1) for line in docstring.splitlines() if ":" in line and line[0].isupper())
+    words = {word: value.strip() for word, value in words.items()}
+    where = words.get("Where")
+    span = words.get("Span", "").split()
+    return Label(
+        name=path.stem,
+        path=path,
+        planted=words["Planted"],
+        line=line_of(where, source) if where else None,
+        verdicts=tuple(word.strip() for word in words["Verdict"].split("|")),
+        rule=words.get("Rule"),
+        span=(span[0], float(span[1])) if span else None,
+        cured=words.get("Cured"),
+    )
+
+
+def line_of(text: str, source: str) -> int:
+    """The number of the one line of code that reads `text`."""
+    found = [number for number, line in enumerate(source.splitlines(), start=1) if line.strip() == text]
+    if len(found) != 1:
+        raise ValueError(f"{len(found)} lines read {text!r}, where one should")
+    return found[0]
+
+
+def scenarios() -> list[Label]:
+    """All labelled scripts, by name."""
+    paths = sorted(FOLDER.glob("*.py"))
+    return [read_label(p) for p in paths if p.stem not in NOT_SCENARIOS and not p.stem.startswith("test_")]

@@ -1,0 +1,56 @@
+"""A batch is cut out of a Python list, number by number; there is no DataLoader.
+
+Planted: list comprehensions over a list of 200,000 numbers
+Where:   rows = [[text[start + place] for place in range(CONTEXT)] for start in starts]
+Verdict: data-preprocessing | host-overhead
+Rule:    host/python-line
+Cured:   --cured slices one tensor
+"""
+
+import argparse
+import random
+
+import torch
+from torch import nn
+
+CONTEXT, BATCH, VOCABULARY = 64, 256, 128
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--cured", action="store_true")
+args = parser.parse_args()
+torch.manual_seed(0)
+random.seed(0)
+torch.set_num_threads(1)
+
+text = [random.randrange(VOCABULARY) for _ in range(200_000)]
+tokens = torch.tensor(text)
+
+
+def get_batch() -> tuple[torch.Tensor, torch.Tensor]:
+    if args.cured:
+        starts = torch.randint(len(tokens) - CONTEXT, (BATCH,))
+        windows = tokens[starts[:, None] + torch.arange(CONTEXT)]
+        return windows[:, :-1], windows[:, -1]
+    starts = [random.randrange(len(text) - CONTEXT) for _ in range(BATCH)]
+    rows = [[text[start + place] for place in range(CONTEXT)] for start in starts]
+    windows = torch.tensor(rows)
+    return windows[:, :-1], windows[:, -1]
+
+
+model = nn.Sequential(
+    nn.Embedding(VOCABULARY, 8),
+    nn.Flatten(),
+    nn.Linear(8 * (CONTEXT - 1), 128),
+    nn.ReLU(),
+    nn.Linear(128, VOCABULARY),
+)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+for step in range(300):
+    contexts, targets = get_batch()
+    loss = nn.functional.cross_entropy(model(contexts), targets)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    if step % 50 == 0:
+        print(f"step {step}: loss {loss.item():.3f}")

@@ -1,0 +1,52 @@
+"""A confusion matrix is counted in Python, number by number, in every step.
+
+Planted: a pure-Python loop over the predictions
+Where:   best = max(range(CLASSES), key=row.__getitem__)
+Verdict: host-overhead
+Rule:    host/python-line
+Cured:   --cured counts with tensors
+"""
+
+import argparse
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+CLASSES = 40
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--cured", action="store_true")
+args = parser.parse_args()
+torch.manual_seed(0)
+torch.set_num_threads(1)
+
+confusion = torch.zeros(CLASSES, CLASSES, dtype=torch.long)
+
+
+def count(logits: torch.Tensor, labels: torch.Tensor) -> None:
+    """Add a batch to the confusion matrix."""
+    if args.cured:
+        places = labels * CLASSES + logits.argmax(1)
+        confusion.add_(torch.bincount(places, minlength=CLASSES * CLASSES).view(CLASSES, CLASSES))
+        return
+    for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
+        best = max(range(CLASSES), key=row.__getitem__)
+        confusion[label, best] += 1
+
+
+inputs = torch.randn(4096, 64)
+data = TensorDataset(inputs, inputs[:, :CLASSES].argmax(1))
+model = nn.Sequential(nn.Linear(64, 320), nn.ReLU(), nn.Linear(320, 320), nn.ReLU(), nn.Linear(320, CLASSES))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+loader = DataLoader(data, batch_size=256, shuffle=True)
+
+for epoch in range(10):
+    for features, labels in loader:
+        optimizer.zero_grad()
+        logits = model(features)
+        loss = nn.functional.cross_entropy(logits, labels)
+        loss.backward()
+        optimizer.step()
+        count(logits.detach(), labels)
+    print(f"epoch {epoch}: {confusion.trace().item() / confusion.sum().item():.0%} right")

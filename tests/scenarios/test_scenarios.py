@@ -1,0 +1,98 @@
+"""Every labelled training, run as a user runs it: what is planted is named, and its cured twin is silent."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from labels import Label, scenarios
+
+LABELS = scenarios()
+PLANTED = [label for label in LABELS if not label.healthy]
+HEALTHY = [label for label in LABELS if label.healthy]
+
+# spans are judged in runs of some length; these are short, and startup weighs more in them
+SETTINGS = """
+[tool.prof.rules."run/evaluation-dominates"]
+min_run_s = 1
+warn = 0.3
+
+[tool.prof.rules."run/checkpoint-dominates"]
+min_run_s = 1
+"""
+
+
+def attach(label: Label, folder: Path, *arguments: str) -> dict[str, Any]:
+    """Run a scenario under the profiler, and return its summary."""
+    (folder / "pyproject.toml").write_text(SETTINGS)
+    prof = [
+        sys.executable,
+        "-m",
+        "profiler.cli.main",
+        "attach",
+        "-o",
+        str(folder),
+        "--name",
+        "run",
+        "--quiet",
+    ]
+    done = subprocess.run(
+        [*prof, str(label.path), *arguments], cwd=folder, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    summary: dict[str, Any] = json.loads((folder / "run" / "summary.json").read_text())
+    return summary
+
+
+def told(summary: dict[str, Any]) -> list[str]:
+    """Verdict and findings in lines, for a failure's message."""
+    stages = {name: f"{stage['share']:.0%}" for name, stage in summary["stages"].items()}
+    findings = [f"{f['severity']} {f['rule']}: {f['title']}" for f in summary["findings"]]
+    return [summary["verdict"]["summary"], str(stages), *findings]
+
+
+def serious(summary: dict[str, Any]) -> list[str]:
+    """The rules that said more than a note."""
+    return [f["rule"] for f in summary["findings"] if f["severity"] != "info"]
+
+
+def test_there_are_at_least_twelve_planted_trainings_each_with_a_cured_twin() -> None:
+    assert len(PLANTED) >= 12
+    assert all(label.cured and label.line for label in PLANTED)
+    assert len(HEALTHY) >= 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("label", PLANTED, ids=lambda label: label.name)
+def test_what_is_planted_is_the_verdict(label: Label, tmp_path: Path) -> None:
+    summary = attach(label, tmp_path)
+    assert summary["verdict"]["bottleneck"] in label.verdicts, told(summary)
+    if label.rule:
+        assert any(rule.startswith(label.rule) for rule in serious(summary)), told(summary)
+    if label.span:
+        name, share = label.span
+        span = next(span for span in summary["spans"] if span["name"] == name)
+        assert span["share_of_run"] >= share, told(summary)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("label", PLANTED, ids=lambda label: label.name)
+def test_the_cured_twin_is_silent(label: Label, tmp_path: Path) -> None:
+    summary = attach(label, tmp_path, "--cured")
+    assert summary["verdict"]["bottleneck"] == "compute", told(summary)
+    if label.rule:
+        assert not any(rule.startswith(label.rule) for rule in serious(summary)), told(summary)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("label", HEALTHY, ids=lambda label: label.name)
+def test_nothing_is_said_of_a_healthy_training(label: Label, tmp_path: Path) -> None:
+    summary = attach(label, tmp_path)
+    assert summary["verdict"]["bottleneck"] in label.verdicts, told(summary)
+    assert serious(summary) == [], told(summary)
