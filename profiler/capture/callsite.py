@@ -13,9 +13,7 @@ from typing import Any
 
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120 -- no pathlib on this path
 _LIBRARY_PARTS = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
-_STDLIB = tuple(
-    {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")} - {None, ""}
-)
+_STDLIB = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib")} - {None, ""})
 _known: dict[CodeType, bool] = {}
 
 

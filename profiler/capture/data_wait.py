@@ -13,17 +13,14 @@ from .session import Session
 from .settings import describe_loader
 from .transient import Transient
 
-_CODES = "_trainprof_codes"
-
 
 class LoaderCodes(Transient):
     """The event codes of one loader."""
 
-    __slots__ = ("exhausted", "iterate", "iterated", "number", "pop", "push", "raised", "session")
+    __slots__ = ("exhausted", "iterate", "iterated", "number", "pop", "push", "raised")
 
-    def __init__(self, session: Session, number: int, has_workers: bool) -> None:
+    def __init__(self, number: int, has_workers: bool) -> None:
         flags = Flag.WORKERS if has_workers else 0
-        self.session = session
         self.number = number
         self.push = code(Kind.PUSH, Name.DATA_WAIT, DataWait.NEXT, number, flags)
         self.pop = code(Kind.POP, Name.DATA_WAIT, DataWait.NEXT, number)
@@ -42,17 +39,17 @@ class Loaders:
 
     def codes(self, holder: Any, loader: Any, depth: int) -> LoaderCodes:
         """The codes kept on a loader or an iterator; made on first sight."""
-        codes: LoaderCodes | None = vars(holder).get(_CODES)
-        if codes is None or codes.session is not self.session:
+        codes: LoaderCodes | None = vars(holder).get(self.session.key)
+        if codes is None:
             if loader is not holder and loader is not None:
                 codes = self.codes(loader, loader, depth + 1)
             else:
-                codes = LoaderCodes(self.session, self.count, getattr(holder, "num_workers", 0) > 0)
+                codes = LoaderCodes(self.count, getattr(holder, "num_workers", 0) > 0)
                 self.count += 1
                 if loader is not None:
                     describe_loader(self.session, codes.number, loader, depth + 1)
             # past DataLoader.__setattr__, which refuses some names
-            vars(holder)[_CODES] = codes
+            vars(holder)[self.session.key] = codes
         return codes
 
 
@@ -66,15 +63,14 @@ def install(session: Session) -> None:
 
 def _timed_next(session: Session, loaders: Loaders, original: Any) -> Any:
     write = session.write
+    key = session.key
 
     @functools.wraps(original)
     def __next__(self: Any) -> Any:  # noqa: N807
         if not session.active:
             return original(self)
         try:
-            codes = vars(self).get(_CODES)
-            if codes is None or codes.session is not session:
-                codes = loaders.codes(self, None, 2)
+            codes = self.__dict__.get(key) or loaders.codes(self, None, 2)
             write(codes.push)
         except Exception as error:
             session.fail("data wait", error)
@@ -87,7 +83,10 @@ def _timed_next(session: Session, loaders: Loaders, original: Any) -> Any:
         except BaseException:
             session.write_safely(codes.raised, "data wait")
             raise
-        session.write_safely(codes.pop, "data wait")
+        try:
+            write(codes.pop)
+        except Exception as error:
+            session.fail("data wait", error)
         return batch
 
     return __next__
@@ -117,7 +116,7 @@ def _timed_iter(session: Session, loaders: Loaders, original: Any) -> Any:
         try:
             write(codes.iterated)
             if hasattr(iterator, "__dict__"):
-                vars(iterator)[_CODES] = codes
+                vars(iterator)[session.key] = codes
         except Exception as error:
             session.fail("data loader start", error)
         return iterator

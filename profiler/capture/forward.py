@@ -36,49 +36,56 @@ _is_grad_enabled = torch.is_grad_enabled
 
 
 class RootCall(Transient):
-    """Stands in a root's slot for the compiled call: push, the module's own call, pop."""
+    """Stands in a root's slot for the compiled call; what runs is made by `_root_call`."""
 
-    __slots__ = ("codes", "inner", "module", "search")
+    __slots__ = ("inner",)
 
-    def __init__(
-        self, module: torch.nn.Module, codes: RootCodes, search: RootSearch, inner: Callable[..., Any] | None
-    ) -> None:
-        self.module = weakref.ref(module)  # a strong one would keep the module alive until a collection
-        self.codes = codes
-        self.search = search
+    def __init__(self, inner: Callable[..., Any] | None) -> None:
         self.inner = inner  # a compiled call that stood here before us
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        module = self.module()
-        assert module is not None
-        call = self.inner or module._call_impl
-        search = self.search
-        if search.inside or not search.session.active or _is_compiling():
-            return call(*args, **kwargs)
-        write = search.write
-        codes = self.codes
+
+def _root_call(
+    module: torch.nn.Module, codes: RootCodes, search: RootSearch, inner: Callable[..., Any] | None
+) -> RootCall:
+    """Push, the module's own call, pop.
+
+    A class of its own for each root, since the fastest call that can also refuse to be pickled is a closure
+    behind a type's `__call__`.
+    """
+    reference = weakref.ref(module)  # a strong one would keep the module alive until a collection
+    session, write = search.session, search.write
+    push, pop, raised = codes.push, codes.pop, codes.raised
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        module = reference()
+        run = inner or module._call_impl  # type: ignore[union-attr]
+        if search.inside or not session.active or _is_compiling():
+            return run(*args, **kwargs)
         try:
             if search.armed:
                 search.disarm()
-            write(codes.push[module.training + 2 * _is_grad_enabled()])
+            write(push[module.training + 2 * _is_grad_enabled()])  # type: ignore[union-attr]
             search.inside = True
         except Exception as error:
-            search.session.fail("forward", error)
-            return call(*args, **kwargs)
+            session.fail("forward", error)
+            return run(*args, **kwargs)
         try:
-            result = call(*args, **kwargs)
+            result = run(*args, **kwargs)
         except BaseException:
             search.inside = False
-            search.session.write_safely(codes.raised, "forward")
+            session.write_safely(raised, "forward")
             raise
         search.inside = False
         try:
-            write(codes.pop)
+            write(pop)
             if search.searching:
                 search.arm()
         except Exception as error:
-            search.session.fail("forward", error)
+            session.fail("forward", error)
         return result
+
+    made: type[RootCall] = type("RootCall", (RootCall,), {"__slots__": (), "__call__": staticmethod(call)})
+    return made(inner)
 
 
 class RootCodes:
@@ -89,7 +96,13 @@ class RootCodes:
     def __init__(self, number: int, is_loss: bool) -> None:
         detail = Forward.LOSS if is_loss else Forward.MODULE
         self.push = [
-            code(Kind.PUSH, Name.FORWARD, detail, number, Flag.TRAINING * bool(bits & 1) | Flag.GRAD * bool(bits & 2))
+            code(
+                Kind.PUSH,
+                Name.FORWARD,
+                detail,
+                number,
+                Flag.TRAINING * bool(bits & 1) | Flag.GRAD * bool(bits & 2),
+            )
             for bits in range(4)
         ]
         self.pop = code(Kind.POP, Name.FORWARD, detail, number)
@@ -99,13 +112,16 @@ class RootCodes:
 class RootSearch:
     """Finds roots, and knows the roots that were found."""
 
+    __slots__ = (
+        "_count", "_key", "_roots", "armed", "compiling_used", "inside", "searching", "session", "write",
+    )  # fmt: skip
+
     def __init__(self, session: Session) -> None:
         self.session = session
         self.write = session.write
         self.inside = False  # a root of the training thread is running
         self.armed = False
         self.searching = True
-        self.steps = 0
         self.compiling_used = False
         self._count = 0
         self._roots: list[weakref.ref[torch.nn.Module]] = []
@@ -131,16 +147,18 @@ class RootSearch:
         if not self.inside:
             self.arm()
 
-    def on_step(self) -> None:
-        """After an optimizer step: search at first, then now and then."""
-        self.steps += 1
-        if self.steps < _SEARCH_STEPS:
-            return
-        self.searching = self.steps % _SEARCH_EVERY == 0
+    def on_step(self) -> int:
+        """After an optimizer step: search at first, then for one step now and then. Says when to ask again."""
+        step = self.session.steps
+        if step < _SEARCH_STEPS:
+            return step + 1
+        self.searching = step % _SEARCH_EVERY == 0
         if self.searching:
             self.arm()
-        elif self.armed:
+            return step + 1
+        if self.armed:
             self.disarm()
+        return step - step % _SEARCH_EVERY + _SEARCH_EVERY
 
     def _found(self, module: torch.nn.Module, args: Any) -> None:
         """The global pre-hook: this module was called from outside any root."""
@@ -170,7 +188,7 @@ class RootSearch:
         self._count += 1
         if self._count % 256 == 0:
             self._roots = [root for root in self._roots if root() is not None]
-        vars(module)[_SLOT] = RootCall(module, codes, self, inner or vars(module).get(_SLOT))
+        vars(module)[_SLOT] = _root_call(module, codes, self, inner or vars(module).get(_SLOT))
         self._roots.append(weakref.ref(module))
         return codes
 

@@ -24,10 +24,7 @@ _is_compiling = torch.compiler.is_compiling
 def has_accelerator_build() -> bool:
     """Whether this torch could use an accelerator at all."""
     return bool(
-        torch.version.cuda
-        or torch.version.hip
-        or getattr(torch.version, "xpu", None)
-        or torch.backends.mps.is_built()
+        torch.version.cuda or torch.version.hip or getattr(torch.version, "xpu", None) or torch.backends.mps.is_built()
     )
 
 
@@ -46,11 +43,11 @@ def leaves_cpu(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool
         return True
     target = kwargs.get("device", args[0] if args else kwargs.get("other"))
     if isinstance(target, torch.Tensor):
-        return not target.is_cpu
+        return not bool(target.is_cpu)
     if isinstance(target, str):
         return not target.startswith("cpu")
     if isinstance(target, torch.device):
-        return target.type != "cpu"
+        return bool(target.type != "cpu")
     return isinstance(target, int) and not isinstance(target, bool)
 
 

@@ -19,18 +19,15 @@ from .settings import describe_optimizer
 from .timed import timed
 from .transient import Transient
 
-_CODES = "_trainprof_codes"
-
 _is_compiling = torch.compiler.is_compiling
 
 
 class StepCodes(Transient):
     """The event codes of one optimizer's step; kept on the optimizer."""
 
-    __slots__ = ("pop", "push", "session")
+    __slots__ = ("pop", "push")
 
-    def __init__(self, session: Session, number: int) -> None:
-        self.session = session
+    def __init__(self, number: int) -> None:
         self.push = code(Kind.PUSH, Name.OPTIMIZER, Detail.STEP, number)
         self.pop = code(Kind.POP, Name.OPTIMIZER, Detail.STEP, number)
 
@@ -52,6 +49,7 @@ def install(session: Session) -> None:
     for name in ("unscale_", "step", "update"):
         scaler = torch.amp.GradScaler
         replace(scaler, name, timed(session, getattr(scaler, name), Name.OPTIMIZER, Detail.SCALER))
+    scheduler: Any
     for scheduler in vars(lr_scheduler).values():
         if isinstance(scheduler, type) and "step" in vars(scheduler):
             replace(scheduler, "step", timed(session, scheduler.step, Name.OPTIMIZER, Detail.SCHEDULER))
@@ -64,23 +62,22 @@ def _install_step(session: Session) -> None:
     """
     write = session.write
     stepped = session.stepped
+    key = session.key
     count = 0
 
-    def codes_of(optimizer: Optimizer) -> StepCodes:
+    def number(optimizer: Optimizer) -> StepCodes:
         nonlocal count
-        codes: StepCodes | None = vars(optimizer).get(_CODES)
-        if codes is None or codes.session is not session:
-            codes = vars(optimizer)[_CODES] = StepCodes(session, count)
-            describe_optimizer(session, count, optimizer)
-            session.note_call("optimizer", Detail.STEP, depth=3)
-            count += 1
+        codes = vars(optimizer)[key] = StepCodes(count)
+        describe_optimizer(session, count, optimizer)
+        session.note_call("optimizer", Detail.STEP, depth=3)
+        count += 1
         return codes
 
     def before(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if _is_compiling() or not session.active:
             return
         try:
-            write(codes_of(optimizer).push)
+            write((optimizer.__dict__.get(key) or number(optimizer)).push)
         except Exception as error:
             session.fail("optimizer", error)
 
@@ -88,7 +85,7 @@ def _install_step(session: Session) -> None:
         if _is_compiling() or not session.active:
             return
         try:
-            write(codes_of(optimizer).pop)
+            write((optimizer.__dict__.get(key) or number(optimizer)).pop)
             stepped()
         except Exception as error:
             session.fail("optimizer", error)

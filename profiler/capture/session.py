@@ -8,6 +8,7 @@ whole recording off, with one line on stderr, and the training goes on.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import sys
 import time
@@ -24,6 +25,8 @@ from .callsite import caller
 from .patches import Patches
 
 _OPTIMIZER_STEP = code(Kind.PUSH, Name.OPTIMIZER, Optimizer.STEP)
+NEVER = 1 << 62
+_serial = itertools.count()
 _STEP_MASK = (1 << 32) - 1  # kind, name and detail: the object may be any
 
 
@@ -36,16 +39,21 @@ class CaptureConfig:
     sample_interval_ms: float = 10.0
     max_disk_mb: int = 256
 
+    @classmethod
+    def from_options(cls, run_directory: str | Path, options: dict[str, Any]) -> CaptureConfig:
+        """From the options that the launcher hands to its children; those it does not know are left out."""
+        known = {name: options[name] for name in ("deep", "sample_interval_ms", "max_disk_mb") if name in options}
+        return cls(Path(run_directory), **known)
+
 
 class Session:
     """The recording of one process. Opened lazily: no folder exists before the first event."""
 
-    def __init__(
-        self, config: CaptureConfig, clock: Callable[[], int] = time.perf_counter_ns
-    ) -> None:
+    def __init__(self, config: CaptureConfig, clock: Callable[[], int] = time.perf_counter_ns) -> None:
         self.config = config
         self.clock = clock
         self.patches = Patches()
+        self.key = f"_trainprof_{next(_serial)}"  # for what we leave on other people's objects
         self.active = True
         self.role = "training"  # or "worker": a DataLoader's process
         self._folder: Path | None = None
@@ -53,9 +61,12 @@ class Session:
         self._enders: list[Callable[[], None]] = []
         self.starting_loader = 0xFFFF  # the DataLoader whose iterator is being made
         self.epoch_listeners: list[Callable[[], None]] = []
-        self._step_listeners: list[Callable[[], None]] = []
+        self.steps = 0  # optimizer steps (or marks) of the thread that trains
+        self._due_step = 0  # the next step at which a listener is to be called
+        self._listeners: list[tuple[int, Callable[[], int | None]]] = []
+        self.opened_by_context = False
+        self._stages: dict[str, tuple[int, int]] = {}
         self._seen_calls: set[tuple[str, int]] = set()
-        self._stepped: set[int | None] = set()
         self.notes = Notes(self.folder)
         segments = max(4, config.max_disk_mb // 2)
         self.tape = Tape(
@@ -115,24 +126,50 @@ class Session:
         if site is not None:
             self.note("call", stage=stage, detail=detail, **site)
 
+    def stage_codes(self, name: str, known: int | None) -> tuple[int, int]:
+        """PUSH and POP codes of a stage that the user names; a name of their own is noted once."""
+        codes = self._stages.get(name)
+        if codes is None:
+            number = 0 if known is not None else len(self._stages)
+            about = known if known is not None else Name.USER_STAGE
+            codes = self._stages[name] = (code(Kind.PUSH, about, 0, number), code(Kind.POP, about, 0, number))
+            if known is None:
+                self.note("stage_name", id=number, name=name)
+        return codes
+
     # who owns the tape
 
     def _trains(self, event_code: int) -> bool:
         """The thread that steps an optimizer is the one that trains, if the owner so far did not."""
-        if event_code & _STEP_MASK != _OPTIMIZER_STEP or self.tape.owner in self._stepped:
-            return False
-        return self.active
+        return self.active and self.steps == 0 and event_code & _STEP_MASK == _OPTIMIZER_STEP
 
     def stepped(self) -> None:
-        """An optimizer has stepped on the owner's thread; called once per optimizer step."""
-        if self.tape.owner not in self._stepped:
-            self._stepped.add(self.tape.owner)
-        for listener in self._step_listeners:
-            listener()
+        """An optimizer has stepped; on the hot path, so next to nothing happens here."""
+        self.steps += 1
+        if self.steps >= self._due_step:
+            self._call_listeners()
 
-    def on_step(self, listener: Callable[[], None]) -> None:
-        """Call `listener` after every optimizer step. It must cost next to nothing."""
-        self._step_listeners.append(listener)
+    def on_step(self, listener: Callable[[], int | None], first: int = 1) -> None:
+        """Call `listener` after optimizer step number `first`, and then after the step whose number it returns.
+
+        None: never again. `session.steps` is the number of the step that has just ended.
+        """
+        self._listeners.append((first, listener))
+        self._due_step = min(due for due, _ in self._listeners)
+
+    def _call_listeners(self) -> None:
+        waiting, self._listeners = self._listeners, []
+        for due, listener in waiting:
+            following: int | None = due
+            if due <= self.steps:
+                try:
+                    following = listener()
+                except Exception as error:
+                    self.fail("a step's end", error)
+                    return
+            if following is not None:
+                self._listeners.append((max(following, self.steps + 1) if due <= self.steps else due, listener))
+        self._due_step = min((due for due, _ in self._listeners), default=NEVER)
 
     # how it stops
 
@@ -190,7 +227,7 @@ class Session:
         """In the child of a fork: nothing of the parent's may be written to from here."""
         self._folder = None
         self._seen_calls = set()
-        self._stepped = set()
+        self.steps = 0
         self.notes = Notes(self.folder)
         if self.active:
             self.tape.restart()

@@ -24,7 +24,11 @@ def install(session: Session) -> None:
 
 
 _KIN: dict[str, dict[str, int]] = {
-    "safetensors.torch": {"save_file": Checkpoint.SAVE, "save_model": Checkpoint.SAVE, "load_file": Checkpoint.LOAD},
+    "safetensors.torch": {
+        "save_file": Checkpoint.SAVE,
+        "save_model": Checkpoint.SAVE,
+        "load_file": Checkpoint.LOAD,
+    },
     "torch.distributed.checkpoint": {"save": Checkpoint.SAVE, "load": Checkpoint.LOAD},
 }
 
@@ -33,9 +37,7 @@ def _wrap_kin(session: Session, names: dict[str, int]) -> Any:
     def wrap(module: Any) -> None:
         for name, detail in names.items():
             if session.active and hasattr(module, name):
-                session.patches.replace(
-                    module, name, timed(session, getattr(module, name), Name.CHECKPOINT, detail)
-                )
+                session.patches.replace(module, name, timed(session, getattr(module, name), Name.CHECKPOINT, detail))
 
     return wrap
 

@@ -14,9 +14,7 @@ from .session import Session
 _is_compiling = torch.compiler.is_compiling
 
 
-def timed(
-    session: Session, original: Callable[..., Any], name: int, detail: int = 0
-) -> Callable[..., Any]:
+def timed(session: Session, original: Callable[..., Any], name: int, detail: int = 0) -> Callable[..., Any]:
     """`original`, recorded as an interval of `name`; its first call notes the user's line."""
     push = code(Kind.PUSH, name, detail)
     pop = code(Kind.POP, name, detail)

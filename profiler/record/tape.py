@@ -75,9 +75,7 @@ class Tape:
         self.dead = False
         self.owner: int | None = None
         self._claims = claims
-        self.write, self.write_value, self._discard, self._own = _writer(
-            self._next_segment, self._foreign, clock
-        )
+        self.write, self.write_value, self._discard, self._own = _writer(self._next_segment, self._foreign, clock)
 
     def _foreign(self, code: int) -> bool:
         """Another thread than the owner writes: make it the owner?"""
@@ -125,9 +123,7 @@ def scratch() -> memoryview:
 
 def _writer(
     next_segment: Callable[[], memoryview], foreign: Callable[[int], bool], clock: Callable[[], int]
-) -> tuple[
-    Callable[[int], None], Callable[[int, int], None], Callable[[], None], Callable[[int | None], None]
-]:
+) -> tuple[Callable[[int], None], Callable[[int, int], None], Callable[[], None], Callable[[int | None], None]]:
     """The write calls as closures: a cell variable is the cheapest state that Python has.
 
     The slot is taken before it is filled: a garbage collection or a signal handler that writes in between

@@ -1,0 +1,174 @@
+"""Put every hook in place, and take every hook away."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from ..record.tape import Tape
+from ..record.vocabulary import Kind, Name, code
+from . import (
+    backward,
+    data_wait,
+    deep,
+    forward,
+    gc_pauses,
+    host_to_device,
+    memory,
+    optimizer,
+    sampler,
+    settings,
+    spans,
+    workers,
+)
+from .current import current_session, set_current_session
+from .enter import check_in
+from .session import CaptureConfig, Session
+
+_OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
+
+
+def begin(config: CaptureConfig) -> Session:
+    """Start to record this process; the session that is then current."""
+    session = Session(config)
+    set_current_session(session)
+    check_in(str(config.run_directory), role="torch", torch=torch.__version__)
+    hooks: list[tuple[str, Callable[[], Any]]] = [
+        ("settings", lambda: settings.install(session)),
+        ("data wait", lambda: data_wait.install(session)),
+        ("workers", lambda: workers.install(session, lambda: sampler.start_worker_sampler(session))),
+        ("host-to-device copy", lambda: host_to_device.install(session)),
+        ("forward", lambda: _install_forward(session)),
+        ("backward", lambda: backward.install(session)),
+        ("optimizer", lambda: optimizer.install(session)),
+        ("spans", lambda: spans.install(session)),
+        ("garbage collection", lambda: gc_pauses.install(session)),
+        ("memory", lambda: memory.install(session)),
+        ("sampler", lambda: sampler.install(session)),
+        ("deep window", lambda: deep.install(session)),
+    ]
+    for where, install in hooks:
+        try:
+            install()
+        except Exception as error:
+            session.fail(where, error)
+            return session
+    _prune_tracebacks(session)
+    os.register_at_fork(after_in_child=_forked)
+    atexit.register(end, session)
+    _note_cost(session)
+    return session
+
+
+def end(session: Session) -> None:
+    """Close the session; called at exit, or by the context manager."""
+    atexit.unregister(end)
+    session.close()
+    if current_session() is session:
+        set_current_session(None)
+
+
+def _install_forward(session: Session) -> None:
+    search = forward.install(session)
+    session.epoch_listeners.append(search.look_again)
+
+
+def _forked() -> None:
+    session = current_session()
+    if session is not None:
+        session.forked()
+
+
+def _note_cost(session: Session) -> None:
+    """Once the session has seen a step, say what an event costs on this machine."""
+
+    session.on_step(lambda: session.note("cost", ns_per_event=_cost_ns_per_event()), first=2)
+
+
+def _cost_ns_per_event() -> float:
+    """What one event costs with the wrapper around it: half of a wrapped call less a bare one, in ns."""
+    tape = Tape(Path, "cost")  # killed: it goes through the motions and opens nothing
+    tape.kill()
+    push, pop = code(Kind.PUSH, Name.BACKWARD), code(Kind.POP, Name.BACKWARD)
+    write = tape.write
+
+    def bare() -> Any:
+        return None
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        write(push)
+        try:
+            result = bare(*args, **kwargs)
+        except BaseException:
+            write(pop)
+            raise
+        write(pop)
+        return result
+
+    def time_ns(function: Callable[[], Any]) -> int:
+        began = time.perf_counter_ns()
+        for _ in range(100):
+            function()
+        return time.perf_counter_ns() - began
+
+    best = min(time_ns(wrapped) for _ in range(5)) - min(time_ns(bare) for _ in range(5))
+    return max(0.0, best / 200)
+
+
+def _prune_tracebacks(session: Session) -> None:
+    """Leave our own frames out of the traceback of an exception that nobody caught."""
+    if sys.excepthook is not sys.__excepthook__:
+        return
+
+    def excepthook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        try:
+            for link in _chain(error):
+                link.__traceback__ = _without_ours(link.__traceback__)
+            traceback = error.__traceback__
+        finally:
+            sys.__excepthook__(kind, error, traceback)
+
+    sys.excepthook = excepthook
+
+    def restore() -> None:
+        if sys.excepthook is excepthook:
+            sys.excepthook = sys.__excepthook__
+
+    session.on_end(restore)
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    found: list[BaseException] = []
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        link = waiting.pop()
+        if link is not None and all(link is not other for other in found):
+            found.append(link)
+            waiting += [link.__cause__, link.__context__]
+    return found
+
+
+def _without_ours(traceback: TracebackType | None) -> TracebackType | None:
+    while traceback is not None and _is_ours(traceback):
+        traceback = traceback.tb_next
+    link = traceback
+    while link is not None:
+        following = link.tb_next
+        while following is not None and _is_ours(following):
+            following = following.tb_next
+        if following is not link.tb_next:
+            link.tb_next = following
+        link = following
+    return traceback
+
+
+def _is_ours(traceback: TracebackType) -> bool:
+    return traceback.tb_frame.f_code.co_filename.startswith(_OURS + os.sep)

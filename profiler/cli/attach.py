@@ -1,0 +1,119 @@
+"""`prof attach` (and `prof run`): run a training, then say where its time went."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from profiler.capture import launcher
+from profiler.config import Config, load_config
+from profiler.errors import ProfError
+from profiler.record.run_folder import create_run
+
+_EPILOG = """\b
+Examples:
+  prof attach train.py --epochs 3
+  prof attach --name baseline train.py
+  prof attach -m package.train --lr 3e-4
+  prof attach -- torchrun --nproc-per-node 2 train.py
+  prof attach -- bash run.sh
+
+Everything after the script is the script's. PROF_DISABLE=1 runs it with no recording at all.
+Settings: [tool.prof] in pyproject.toml, then PROF_* variables, then these options."""
+
+
+@click.command(
+    context_settings={
+        "ignore_unknown_options": False,
+        "allow_interspersed_args": False,
+        "help_option_names": ["-h", "--help"],
+    },
+    epilog=_EPILOG,
+    short_help="Run a training and see where its time and memory go.",
+)
+@click.option("-m", "module", metavar="MODULE", help="Run a module as a script, as `python -m` does.")
+@click.option("-o", "--output", metavar="DIR", help="Where run folders are made.  [default: reports]")
+@click.option("--name", help="Name of the run's folder.  [default: the script and the time]")
+@click.option("--open", "open_report", is_flag=True, help="Open the report in a browser when done.")
+@click.option("--quiet", is_flag=True, default=None, help="Print nothing but errors.")
+@click.option("--no-report", is_flag=True, help="Record only; `prof report RUN` renders later.")
+@click.option(
+    "--deep/--no-deep",
+    default=None,
+    help="Look deep for a few steps: operators, activation memory; costs about half a second, kept out of "
+    "the figures.  [default: deep]",
+)
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="SCRIPT [ARGS]...")
+def command(
+    module: str | None,
+    output: str | None,
+    name: str | None,
+    open_report: bool,
+    quiet: bool | None,
+    no_report: bool,
+    deep: bool | None,
+    words: tuple[str, ...],
+) -> None:
+    """Run a training script, edit nothing, and read where every millisecond of its steps goes."""
+    run_command = launcher.command_of(words, module)
+    if os.environ.get("PROF_DISABLE", "") not in ("", "0"):
+        os.execvpe(run_command[0], run_command, os.environ)
+    config = load_config(
+        Path.cwd(), {"output": output, "quiet": quiet, "deep": deep, "report": False if no_report else None}
+    )
+    run = create_run(Path(config.output), name, launcher.script_name(words, module))
+    follower = _Follower(run, config)
+    outcome = launcher.launch(run_command, run, launcher.options_of(config), follower.tick)
+    if config.report:
+        _report(run, config, outcome, open_report)
+    elif not config.quiet:
+        click.echo(f"prof: recorded in {run}; `prof report {run}` renders it.", err=True)
+    launcher.leave_as(outcome)
+
+
+class _Follower:
+    """What we do while the training runs: reduce what is recorded, so that the disk stays bounded."""
+
+    def __init__(self, run: Path, config: Config) -> None:
+        self.run = run
+        self.limit_bytes = config.max_disk_mb * 500_000  # half of the bound: the rest is for what is reduced
+        self.failed = False
+        self.ticks = 0
+
+    def tick(self) -> None:
+        """Called about once a second."""
+        self.ticks += 1
+        if self.failed or self.ticks % 2:
+            return
+        try:
+            from profiler.analysis.follow import follow
+
+            follow(self.run)
+        except Exception as error:
+            self.failed = True  # the writer's own ring keeps the bound; only the oldest detail is lost
+            click.echo(f"prof: reducing the record failed ({error}); the oldest steps may be lost.", err=True)
+
+
+def _report(run: Path, config: Config, outcome: launcher.Outcome, open_report: bool) -> None:
+    """Analyse and show. An error of ours is one line, and the training's exit code stays."""
+    try:
+        from profiler.report.pipeline import make_report
+        from profiler.report.terminal import print_result
+
+        report = make_report(run)
+        if not config.quiet:
+            from rich.console import Console
+
+            print_result(report.result, Console(stderr=True), report.paths.html)
+        if open_report and report.paths.html is not None:
+            click.launch(str(report.paths.html))
+    except ProfError as error:
+        click.echo(f"prof: {error}", err=True)
+    except Exception as error:
+        click.echo(
+            f"prof: the report failed ({type(error).__name__}: {error}); the record is kept in {run}, "
+            f"`prof report {run}` tries again.",
+            err=True,
+        )
