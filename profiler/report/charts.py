@@ -1,8 +1,8 @@
 """Figures for plotly.js, as plain dicts: importing plotly would cost more than drawing them.
 
 In:  `Timeline`, `Histogram`, `MemoryFacts`, `StepFacts`.
-Out: a `Chart` each: what plotly.js draws (text escaped, since it reads labels as HTML), and what its reader must know.
-     The tests validate every figure with plotly itself.
+Out: a `Chart` each: what plotly.js draws (text escaped, since it reads labels as HTML), and what its
+     reader must know. The tests validate every figure with plotly itself.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from profiler.analysis.facts import Histogram, MemoryFacts, StepFacts, Timeline
@@ -20,7 +21,7 @@ MAX_ROWS = 500
 MAX_BINS = 120
 MAX_MEMORY_POINTS = 600
 FONT = '-apple-system, "Segoe UI", Roboto, "Noto Sans", "Helvetica Neue", Arial, sans-serif'
-GREY, BLUE, VERMILLION = "#8a93a0", "#0072b2", "#d55e00"
+GREY, BLUE, VERMILLION = "#8a93a0", "#2a8fd1", "#d55e00"  # legible on white and on black
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Chart:
 
 def label_text(text: str) -> str:
     """Text as a plotly label: plotly reads a subset of HTML and `%{…}` in labels."""
-    return html.escape(wording.printable(text), quote=True).replace("%{", "%&#123;")
+    return html.escape(wording.printable(text), quote=False).replace("%{", "%&#123;")
 
 
 def timeline(value: Timeline, steps: StepFacts) -> Chart | None:
@@ -61,12 +62,13 @@ def timeline(value: Timeline, steps: StepFacts) -> Chart | None:
     within, beyond = _slowest(rows, top)
     if rows.steps_per_row > 1:
         data.append(
-            _markers("slowest of its row", *within, symbol="line-ew", size=6, colour=GREY)
+            _markers("slowest of its row", within, symbol="line-ew", size=6, colour=GREY)
             | {"hovertemplate": "%{y:.4~g} ms"}
         )
     data += _tall(beyond, top)
     layout = _layout("seconds since the first step", "ms per step", height=300)
     layout["yaxis"]["range"] = [0, top]
+    layout["xaxis"]["range"] = [starts[0], starts[-1]]
     layout["hovermode"] = "x unified"
     layout["showlegend"] = True
     return Chart({"data": data, "layout": layout}, _timeline_note(rows, steps, len(beyond[0]), top))
@@ -77,7 +79,7 @@ def histogram(value: Histogram, steps: StepFacts) -> Chart | None:
     if sum(value.counts) < 2 or len(value.edges_ms) < 2:
         return None
     edges, counts, below, beyond = _visible_bins(value, steps)
-    widths = [right - left for left, right in zip(edges, edges[1:], strict=False)]
+    widths = [right - left for left, right in pairwise(edges)]
     uneven = max(widths) > 1.5 * min(widths) and edges[0] > 0
     data = [
         {
@@ -88,7 +90,7 @@ def histogram(value: Histogram, steps: StepFacts) -> Chart | None:
             "mode": "lines",
             "line": {"shape": "hv", "width": 1, "color": BLUE},
             "fill": "tozeroy",
-            "fillcolor": "rgba(0,114,178,0.35)",
+            "fillcolor": "rgba(42,143,209,0.35)",
             "hovertemplate": "%{y:,} steps from %{x:.4~g} ms<extra></extra>",
         }
     ]
@@ -103,7 +105,8 @@ def histogram(value: Histogram, steps: StepFacts) -> Chart | None:
     if beyond or below:
         slowest = f", the slowest in the bin up to {wording.ms(value.edges_ms[-1])}" if beyond else ""
         whose = wording.plural(beyond + below, "step")
-        note = f"{whose} of {wording.count(sum(value.counts))} {'lies' if beyond + below == 1 else 'lie'} outside the axis{slowest}."
+        verb = "lies" if beyond + below == 1 else "lie"
+        note = f"{whose} of {wording.count(sum(value.counts))} {verb} outside the axis{slowest}."
     return Chart({"data": data, "layout": layout}, note)
 
 
@@ -165,9 +168,10 @@ def _fold(value: Timeline, factor: int) -> Timeline:
 
 def _axis_top(rows: Timeline) -> float:
     """High enough for all rows but the most extreme, so that one stall does not flatten the run."""
-    usual = sorted(rows.wall_ms)[int(0.98 * (len(rows.wall_ms) - 1))]
-    slow = sorted(rows.max_ms)[int(0.9 * (len(rows.max_ms) - 1))]
-    return 1.12 * max(min(max(rows.max_ms), 2.5 * usual), min(slow, 4 * usual))
+    walls, slowest = sorted(rows.wall_ms), sorted(rows.max_ms)
+    often = min(slowest[int(0.9 * (len(slowest) - 1))], 3 * walls[len(walls) // 2])
+    usual = max(walls[int(0.99 * (len(walls) - 1))], often)
+    return 1.1 * (slowest[-1] if slowest[-1] <= 1.6 * usual else 1.25 * usual)
 
 
 def _with_breaks(rows: Timeline) -> tuple[list[float], list[int]]:
@@ -207,9 +211,16 @@ def _slowest(rows: Timeline, top: float) -> tuple[Points, Points]:
     return ([x for x, _ in within], [y for _, y in within]), ([x for x, _ in beyond], [y for _, y in beyond])
 
 
-def _markers(name: str, x: list[float], y: list[float], symbol: str, size: int, colour: str) -> dict[str, Any]:
-    marker: dict[str, Any] = {"symbol": symbol, "size": size, "color": colour, "line": {"width": 1.2, "color": colour}}
-    return {"type": "scatter", "name": name, "x": _rounded(x, 6), "y": _rounded(y), "mode": "markers", "marker": marker}
+def _markers(name: str, points: Points, symbol: str, size: int, colour: str) -> dict[str, Any]:
+    line = {"width": 1.2, "color": colour}
+    return {
+        "type": "scatter",
+        "name": name,
+        "x": _rounded(points[0], 6),
+        "y": _rounded(points[1]),
+        "mode": "markers",
+        "marker": {"symbol": symbol, "size": size, "color": colour, "line": line},
+    }
 
 
 def _tall(beyond: Points, top: float) -> list[dict[str, Any]]:
@@ -217,22 +228,25 @@ def _tall(beyond: Points, top: float) -> list[dict[str, Any]]:
     starts, heights = beyond
     if not starts:
         return []
-    trace = _markers(
-        "beyond the axis", starts, [top * 0.975] * len(starts), symbol="triangle-up", size=8, colour=VERMILLION
-    )
+    at_the_top = (starts, [top * 0.975] * len(starts))
+    trace = _markers("beyond the axis", at_the_top, symbol="triangle-up", size=8, colour=VERMILLION)
     return [trace | {"text": [wording.ms(height) for height in heights], "hovertemplate": "%{text}"}]
 
 
 def _timeline_note(rows: Timeline, steps: StepFacts, beyond: int, top: float) -> str:
+    covered = len(rows.start_s) * rows.steps_per_row
     shown = wording.plural(steps.count, "step")
+    if covered < steps.count:
+        shown = f"{wording.count(covered)} of {shown}"
     if rows.steps_per_row > 1:
         each = wording.count(rows.steps_per_row)
         note = f"{shown}; each column is the mean of {each} steps in a row, each dash their slowest."
     else:
         note = f"{shown}, each drawn."
     if beyond:
-        what = "column peaks" if beyond == 1 else "columns peak"
-        note += f" {beyond} {what} above {wording.ms(top)} (up to {wording.ms(max(rows.max_ms))}): ▲"
+        what = wording.plural(beyond, "column" if rows.steps_per_row > 1 else "step")
+        verb = "reaches" if beyond == 1 else "reach"
+        note += f" ▲ {what} {verb} above {wording.ms(top)}, up to {wording.ms(max(rows.max_ms))}."
     return note
 
 
@@ -242,7 +256,8 @@ def _visible_bins(value: Histogram, steps: StepFacts) -> tuple[list[float], list
     low, high = steps.p5_ms - 1.5 * spread, steps.p95_ms + 3 * spread
     edges, counts = value.edges_ms, value.counts
     shown = [index for index in range(len(counts)) if edges[index + 1] > low and edges[index] < high]
-    filled = [index for index in shown if counts[index]] or [index for index, number in enumerate(counts) if number]
+    filled = [index for index in shown if counts[index]]
+    filled = filled or [index for index, number in enumerate(counts) if number]
     first, last = filled[0], filled[-1] + 1
     merge = math.ceil((last - first) / MAX_BINS)
     cuts = list(range(first, last, merge))
@@ -251,14 +266,19 @@ def _visible_bins(value: Histogram, steps: StepFacts) -> tuple[list[float], list
 
 
 def _percentiles(steps: StepFacts, logarithmic: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    marks = [("5 %", steps.p5_ms, "dot", 1), ("median", steps.median_ms, "solid", 2), ("95 %", steps.p95_ms, "dot", 1)]
+    marks = [
+        ("5 %", steps.p5_ms, "dot", 1),
+        ("median", steps.median_ms, "solid", 2),
+        ("95 %", steps.p95_ms, "dot", 1),
+    ]
     close = steps.p95_ms - steps.p5_ms < 1e-9
     shapes, annotations = [], []
     for (name, value, dash, width), anchor in zip(marks, ("right", "center", "left"), strict=True):
         if close and name != "median":
             continue
         line = {"color": GREY, "width": width, "dash": dash}
-        shapes.append({"type": "line", "x0": value, "x1": value, "y0": 0, "y1": 1, "yref": "paper", "line": line})
+        across = {"x0": value, "x1": value, "y0": 0, "y1": 1, "yref": "paper"}
+        shapes.append({"type": "line", "line": line} | across)
         annotations.append(
             {
                 "x": math.log10(value) if logarithmic and value > 0 else value,
@@ -276,7 +296,8 @@ def _percentiles(steps: StepFacts, logarithmic: bool) -> tuple[list[dict[str, An
 
 
 def _layout(x_title: str, y_title: str, height: int) -> dict[str, Any]:
-    axis = {"showgrid": True, "zeroline": False, "ticks": "", "automargin": True, "fixedrange": False}
+    axis: dict[str, Any] = {"showgrid": True, "zeroline": False, "automargin": True}
+    axis |= {"ticks": "outside", "ticklen": 5, "tickcolor": "rgba(0,0,0,0)"}
     return {
         "height": height,
         "margin": {"l": 52, "r": 8, "t": 8, "b": 44},
@@ -292,4 +313,7 @@ def _layout(x_title: str, y_title: str, height: int) -> dict[str, Any]:
 
 def _rounded(values: Sequence[float | None], digits: int = 5) -> list[Any]:
     """Numbers with so many significant digits: the file stays small."""
-    return [None if value is None or not math.isfinite(value) else float(f"{value:.{digits}g}") for value in values]
+    return [
+        float(f"{value:.{digits}g}") if value is not None and math.isfinite(value) else None
+        for value in values
+    ]

@@ -1,14 +1,16 @@
 """A run's result as one HTML file that needs nothing else: no network, no server, no folder beside it.
 
 In:  a `Result`.
-Out: the file's text. Everything from the run is untrusted and escaped: by jinja in the page, by `embedded_json` in data,
-     by `charts.label_text` in figures; a content security policy forbids any script but ours, and all traffic.
+Out: the file's text. Everything from the run is untrusted and escaped: by jinja in the page, by
+     `embedded_json` in data, by `charts.label_text` in figures; a content security policy forbids all scripts
+     but ours, and all traffic.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import json
 import shlex
 import time
@@ -21,10 +23,18 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 import profiler
-from profiler.analysis.facts import Facts, LineTime, SpanFacts, WorkerFacts
+from profiler.analysis.facts import (
+    Facts,
+    LineTime,
+    LoaderSettings,
+    OptimizerSettings,
+    RootSettings,
+    Site,
+    SpanFacts,
+    WorkerFacts,
+)
 from profiler.report import charts, palette, wording
 from profiler.report.summary import notices
-from profiler.report.terminal import overhead
 from profiler.rules.verdict import Result
 
 HERE = Path(__file__).parent
@@ -46,6 +56,21 @@ class Part:
     def ink(self) -> str:
         """Colour of text on the piece."""
         return palette.ink(self.colour)
+
+
+@dataclass(frozen=True, slots=True)
+class SettingRow:
+    """Something that was set, with what, and where."""
+
+    name: str
+    note: str
+    values: dict[str, Any]
+    site: Site | None
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What was given; the rest was left to its default."""
+        return {key: value for key, value in self.values.items() if value is not None and value != ""}
 
 
 def render_html(result: Result) -> str:
@@ -74,7 +99,7 @@ def render_html(result: Result) -> str:
             span_colours=_span_colours(facts.spans),
             setting_rows=_setting_rows(facts),
             identity=_identity(facts),
-            overhead_text=overhead(facts),
+            overhead_text=wording.overhead(facts),
             charts=figures,
             chart_json=embedded_json({name: chart.figure for name, chart in figures.items()}),
             style=Markup((HERE / "templates" / "report.css").read_text(encoding="utf-8")),
@@ -136,15 +161,16 @@ def _policy(script: str) -> str:
     """Only our own script, and plotly.js which it inflates into a blob; no request of any kind."""
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     return (
-        f"default-src 'none'; script-src 'sha256-{digest}' blob:; style-src 'unsafe-inline'; img-src data: blob:; "
-        "base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; script-src 'sha256-{digest}' blob:; style-src 'unsafe-inline'; "
+        "img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
 
 
 def _charts(facts: Facts) -> dict[str, charts.Chart]:
+    steps = facts.steps
     made = {
-        "timeline": charts.timeline(facts.timeline, facts.steps) if facts.timeline and facts.steps else None,
-        "histogram": charts.histogram(facts.histogram, facts.steps) if facts.histogram and facts.steps else None,
+        "timeline": charts.timeline(facts.timeline, steps) if facts.timeline and steps else None,
+        "histogram": charts.histogram(facts.histogram, steps) if facts.histogram and steps else None,
         "memory": charts.memory(facts.memory),
     }
     return {name: chart for name, chart in made.items() if chart is not None}
@@ -176,10 +202,10 @@ def _worker_parts(workers: WorkerFacts | None) -> list[Part]:
 
 
 def _category_parts(categories: dict[str, int]) -> list[Part]:
-    total = sum(categories.values())
+    total, colours = sum(categories.values()), itertools.cycle(palette.CATEGORIES)
     return [
         Part(wording.label(name), wording.byte_size(size), size / total, colour, index)
-        for index, ((name, size), colour) in enumerate(zip(categories.items(), palette.CATEGORIES, strict=False))
+        for index, ((name, size), colour) in enumerate(zip(categories.items(), colours, strict=False))
         if size > 0
     ]
 
@@ -190,7 +216,8 @@ def _span_colours(spans: tuple[SpanFacts, ...]) -> dict[str, str]:
 
 def _span_parts(facts: Facts) -> list[dict[str, Any]]:
     """Rectangles of the run bar, in percent of the run."""
-    duration = max([facts.run.duration_s, *(end for span in facts.spans for _, end in span.intervals_s)], default=0.0)
+    ends = [end for span in facts.spans for _, end in span.intervals_s]
+    duration = max([facts.run.duration_s, *ends])
     if duration <= 0:
         return []
     colours = _span_colours(facts.spans)
@@ -199,7 +226,7 @@ def _span_parts(facts: Facts) -> list[dict[str, Any]]:
             "left": round(100 * start / duration, 4),
             "width": round(100 * max(end - start, 0) / duration, 4),
             "colour": colours[span.name],
-            "title": f"{wording.label(span.name)} {wording.seconds(end - start)}, from {wording.seconds(start)}",
+            "title": f"{wording.label(span.name)} for {wording.seconds(end - start)}",
         }
         for span in facts.spans
         for start, end in span.intervals_s
@@ -225,51 +252,63 @@ def _setting_text(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _setting_rows(facts: Facts) -> list[dict[str, Any]]:
+def _setting_rows(facts: Facts) -> list[SettingRow]:
     """What was set, with what, and where; an argument that was not given is left out."""
     settings = facts.settings
-    rows = []
-    for loader in settings.loaders:
-        given = {
-            "batch_size": loader.batch_size,
-            "num_workers": loader.num_workers,
-            "pin_memory": loader.pin_memory,
-            "prefetch_factor": loader.prefetch_factor,
-            "persistent_workers": loader.persistent_workers if loader.num_workers else None,
-            "shuffle": loader.shuffle,
-            "items": loader.length,
-            "start method": loader.context,
-        } | loader.extra
-        name = f"DataLoader of {loader.dataset}" if loader.dataset else "DataLoader"
-        rows.append({"name": name, "note": "feeds training" if loader.trains else "", "given": given, "site": loader.site})
-    for root in settings.roots:
-        given = {
-            "parameters": root.parameters or None,
-            "trainable": root.trainable_parameters if root.trainable_parameters != root.parameters else None,
-            "dtypes": ", ".join(root.dtypes) or None,
-            "submodules": root.submodules or None,
-            "compiled": root.compiled or None,
-        } | root.extra
-        rows.append({"name": root.name, "note": "loss" if root.is_loss else "model", "given": given, "site": root.site})
-    for optimizer in settings.optimizers:
-        given = {
-            "tensors": optimizer.tensors,
-            "parameters": optimizer.parameters,
-            "groups": optimizer.groups,
-            "foreach": optimizer.foreach,
-            "fused": optimizer.fused,
-            "capturable": optimizer.capturable or None,
-        } | optimizer.extra
-        rows.append({"name": optimizer.name, "note": "optimizer", "given": given, "site": optimizer.site})
-    for key, value in settings.values.items():
-        rows.append({"name": key.replace("_", " "), "note": "", "given": {"": value}, "site": settings.sites.get(key)})
-    for row in rows:
-        row["given"] = {key: value for key, value in row["given"].items() if value is not None and value != ""}
-    return [row for row in rows if row["given"] or row["site"]]
+    rows = [_loader_row(loader) for loader in settings.loaders]
+    rows += [_root_row(root) for root in settings.roots]
+    rows += [_optimizer_row(optimizer) for optimizer in settings.optimizers]
+    rows += [
+        SettingRow(key.replace("_", " "), "", {"": value}, settings.sites.get(key))
+        for key, value in settings.values.items()
+    ]
+    return [row for row in rows if row.given or row.site]
+
+
+def _loader_row(loader: LoaderSettings) -> SettingRow:
+    given = {
+        "batch_size": loader.batch_size,
+        "num_workers": loader.num_workers,
+        "pin_memory": loader.pin_memory,
+        "prefetch_factor": loader.prefetch_factor,
+        "persistent_workers": loader.persistent_workers if loader.num_workers else None,
+        "shuffle": loader.shuffle,
+        "items": loader.length,
+        "start method": loader.context,
+    }
+    name = f"DataLoader of {loader.dataset}" if loader.dataset else "DataLoader"
+    return SettingRow(name, "feeds training" if loader.trains else "", given | loader.extra, loader.site)
+
+
+def _root_row(root: RootSettings) -> SettingRow:
+    given = {
+        "parameters": root.parameters or None,
+        "trainable": root.trainable_parameters if root.trainable_parameters != root.parameters else None,
+        "dtypes": ", ".join(root.dtypes) or None,
+        "submodules": root.submodules or None,
+        "compiled": root.compiled or None,
+    }
+    return SettingRow(root.name, "loss" if root.is_loss else "model", given | root.extra, root.site)
+
+
+def _optimizer_row(optimizer: OptimizerSettings) -> SettingRow:
+    given = {
+        "tensors": optimizer.tensors,
+        "parameters": optimizer.parameters,
+        "groups": optimizer.groups,
+        "foreach": optimizer.foreach,
+        "fused": optimizer.fused,
+        "capturable": optimizer.capturable or None,
+    }
+    return SettingRow(optimizer.name, "optimizer", given | optimizer.extra, optimizer.site)
 
 
 def _moment(unix_s: float) -> str | None:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(unix_s)) if unix_s > 0 else None
+
+
+def _cores(value: float | None) -> str | None:
+    return None if value is None else wording.significant(value, 2)
 
 
 def _identity(facts: Facts) -> list[tuple[str, str]]:
@@ -287,18 +326,12 @@ def _identity(facts: Facts) -> list[tuple[str, str]]:
         ("ended", ended),
         ("device", machine.device),
         ("cores", wording.count(machine.cores)),
-        ("idle cores during steps", None if machine.idle_cores is None else wording.significant(machine.idle_cores, 2)),
-        (
-            "cores used by training",
-            None if machine.process_cores is None else wording.significant(machine.process_cores, 2),
-        ),
-        (
-            "cores waiting for storage",
-            None if machine.iowait_cores is None else wording.significant(machine.iowait_cores, 2),
-        ),
+        ("idle cores during steps", _cores(machine.idle_cores)),
+        ("cores used by training", _cores(machine.process_cores)),
+        ("cores waiting for storage", _cores(machine.iowait_cores)),
         ("memory", wording.byte_size(machine.memory_bytes) if machine.memory_bytes else None),
         ("ranks", wording.count(run.ranks)),
-        ("other trainings under the command", wording.count(run.other_trainings) if run.other_trainings else None),
+        ("other trainings under the command", str(run.other_trainings) if run.other_trainings else None),
         ("torch", run.torch),
         ("Python", run.python),
         *((f"GPU {wording.label(name)}", wording.significant(value)) for name, value in machine.gpu.items()),

@@ -40,7 +40,9 @@ def summary(result: Result) -> dict[str, Any]:
         "abstentions": [asdict(abstention) for abstention in judgement.abstentions],
         "failures": [{"rule": rule, "error": error} for rule, error in judgement.failures],
         "spans": [_span(span) for span in facts.spans],
-        "gc": None if facts.gc_ms_per_step is None else {"ms_per_step": facts.gc_ms_per_step, "pauses": facts.gc_pauses},
+        "gc": None
+        if facts.gc_ms_per_step is None
+        else {"ms_per_step": facts.gc_ms_per_step, "pauses": facts.gc_pauses},
         "settings": asdict(facts.settings),
         "operators": facts.operators,
         "not_measured": facts.not_measured,
@@ -64,7 +66,7 @@ def notices(facts: Facts) -> tuple[str, ...]:
     if not facts.stages or abs(total - 1) <= SHARES_TOLERANCE:
         return facts.notices
     return (
-        f"the stages add up to {100 * total:.1f} % of the step instead of 100 %: do not rely on the stage times",
+        f"the stages add up to {100 * total:.1f} % of the step instead of 100 %: don't rely on their times",
         *facts.notices,
     )
 
@@ -81,7 +83,9 @@ def read_summary(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ProfError(f"{path} can't be read: {error.strerror or error}.") from error
     except (ValueError, RecursionError) as error:
-        raise ProfError(f"{path} is damaged: it is not JSON; `prof report {path.parent}` writes it anew.") from error
+        raise ProfError(
+            f"{path} is damaged: it is not JSON; `prof report {path.parent}` writes it anew."
+        ) from error
     version = value.get("schema_version") if isinstance(value, dict) else None
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise ProfError(f"{path} is not a summary of prof: it names no schema_version.")
@@ -149,7 +153,9 @@ def _memory(facts: Facts) -> dict[str, Any]:
         "workers_peak_rss_bytes": memory.workers_peak_rss_bytes,
         "stages": {name: {"peak_bytes": peak} for name, peak in memory.stage_peak_bytes.items()},
         "categories": memory.categories_bytes,
-        "activations_by_module": [{"module": name, "bytes": size} for name, size in memory.activations_by_module],
+        "activations_by_module": [
+            {"module": name, "bytes": size} for name, size in memory.activations_by_module
+        ],
         "growth_bytes_per_step": memory.growth_bytes_per_step,
         "growth_bytes": memory.growth_bytes,
     }

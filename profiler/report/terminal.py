@@ -8,6 +8,8 @@ Out: lines on a rich console; the same words with and without colour, and at any
 from __future__ import annotations
 
 import shlex
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
@@ -17,6 +19,7 @@ from rich.text import Text
 
 from profiler.analysis.facts import Facts
 from profiler.report import palette, wording
+from profiler.report.runs import RunLine
 from profiler.report.summary import notices
 from profiler.report.wording import printable
 from profiler.rules.base import Finding, Severity
@@ -26,7 +29,11 @@ WIDEST = 110
 CODE_LINES = 8
 NAME_WIDTH = 24
 OTHER_FINDINGS = 4
-SEVERITY_STYLES = {Severity.CRITICAL: "bold red", Severity.WARNING: "bold yellow", Severity.INFO: "bold green"}
+SEVERITY_STYLES = {
+    Severity.CRITICAL: "bold red",
+    Severity.WARNING: "bold yellow",
+    Severity.INFO: "bold green",
+}
 
 
 def print_result(result: Result, console: Console, report: Path | None = None) -> None:
@@ -76,7 +83,7 @@ def _step(facts: Facts, width: int, ascii_only: bool) -> RenderableType:
     steps = facts.steps
     title = Text.assemble(
         (f"One step {wording.ms(steps.median_ms)}", "bold"),
-        (f" median, 5–95 % of steps {wording.ms_range(steps.p5_ms, steps.p95_ms)}", "dim"),
+        (f" median, 5{wording.TO}95 % of steps {wording.ms_range(steps.p5_ms, steps.p95_ms)}", "dim"),
         (f"; stages are means, together {wording.ms(steps.mean_ms)}", "dim"),
     )
     names = [name for name in palette.in_order(facts.stages) if facts.stages[name].mean_ms > 0]
@@ -85,8 +92,10 @@ def _step(facts: Facts, width: int, ascii_only: bool) -> RenderableType:
     named = max(map(len, labels.values()), default=0)
     bar_width = max(width - named - 27, 12)
     table = Table.grid(padding=(0, 2))
-    for justify in ("left", "right", "right", "left"):
-        table.add_column(justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(no_wrap=True)
     before = 0.0
     for name in names:
         stage = facts.stages[name]
@@ -153,8 +162,10 @@ def _rest(result: Result, report: Path | None) -> RenderableType:
         rules = ", ".join(printable(rule) for rule, _ in judgement.failures)
         table.add_row("Failed", f"{rules}: an error in the rule, so nothing was judged by it")
     if facts.not_measured:
-        table.add_row("Not measured", ", ".join(printable(wording.label(name)) for name in facts.not_measured))
-    cost = overhead(facts)
+        table.add_row(
+            "Not measured", ", ".join(printable(wording.label(name)) for name in facts.not_measured)
+        )
+    cost = wording.overhead(facts)
     if cost:
         table.add_row("Cost of prof", cost)
     if report is not None:
@@ -162,13 +173,26 @@ def _rest(result: Result, report: Path | None) -> RenderableType:
     return table
 
 
-def overhead(facts: Facts) -> str | None:
-    """The tool's own cost in a clause; None when it was not measured."""
-    cost = facts.overhead
-    parts = []
-    if cost.us_per_step is not None:
-        of_step = f" ({wording.share(cost.share)} of a step)" if cost.share is not None else ""
-        parts.append(f"{wording.ms(cost.us_per_step / 1000)} a step{of_step}")
-    if cost.instrument_s > 0:
-        parts.append(f"{wording.seconds(cost.instrument_s)} in labelled spans outside these figures")
-    return ", and ".join(parts) or None
+def print_runs(runs: Sequence[RunLine], console: Console) -> None:
+    """Show a list of runs, a row each."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", width=min(console.width, WIDEST))
+    table.add_column("run", no_wrap=True, overflow="ellipsis", min_width=12)
+    table.add_column("when", no_wrap=True)
+    table.add_column("steps", justify="right", no_wrap=True)
+    table.add_column("median", justify="right", no_wrap=True)
+    table.add_column("verdict", ratio=1)
+    for run in runs:
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.started_unix_s))
+        told = (
+            Text(printable(run.problem), style="yellow")
+            if run.problem is not None
+            else Text.assemble((printable(run.bottleneck or ""), "bold"), "  " + printable(run.verdict or ""))
+        )
+        table.add_row(
+            Text(printable(run.name)),
+            when,
+            "" if run.steps is None else wording.count(run.steps),
+            "" if run.median_ms is None else wording.ms(run.median_ms),
+            told,
+        )
+    console.print(table)

@@ -13,6 +13,8 @@ from pathlib import PurePath
 from profiler.analysis.facts import Facts, Site
 from profiler.rules.base import Finding, Gain
 
+TO = "\u2013"  # between the ends of a range
+TIMES = "\u00d7"
 THIN = "\u202f"  # narrow no-break space between a number and its unit
 STAGE_LABELS = {
     "data_wait": "data wait",
@@ -55,10 +57,14 @@ def ms(value: float) -> str:
 
 
 def ms_range(low: float, high: float) -> str:
-    """Two times in milliseconds, in the unit of the larger: `21.4–24.9 ms`."""
+    """Two times in milliseconds, in the unit of the larger: `21.4 to 24.9 ms`, with a dash."""
     factor, unit = _unit(high)
-    first, last = significant(low * factor), significant(high * factor)
-    return f"{first}{THIN}{unit}" if first == last else f"{first}–{last}{THIN}{unit}"
+    last = significant(high * factor)
+    decimals = len(last.partition(".")[2])
+    first = f"{low * factor:,.{decimals}f}"
+    if low > 0 and float(first.replace(",", "")) == 0:
+        first = significant(low * factor, 2)
+    return f"{first}{THIN}{unit}" if first == last else f"{first}{TO}{last}{THIN}{unit}"
 
 
 def share(value: float) -> str:
@@ -99,9 +105,9 @@ def plural(number: float, noun: str) -> str:
 
 
 def times(low: float, high: float) -> str:
-    """A speedup: `2.5–2.9×`."""
+    """A speedup, as a range."""
     first, last = (f"{value:.2f}" if value < 1.95 else f"{value:.1f}" for value in (low, high))
-    return f"{first}×" if first == last else f"{first}–{last}×"
+    return f"{first}{TIMES}" if first == last else f"{first}{TO}{last}{TIMES}"
 
 
 def gain(value: Gain) -> str:
@@ -149,7 +155,9 @@ def printable(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(
-        ascii(character)[1:-1] if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") else character
+        ascii(character)[1:-1]
+        if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+        else character
         for character in text
     )
 
@@ -160,5 +168,18 @@ def host_times_note(facts: Facts) -> str | None:
         return None
     return (
         f"These are host times: {facts.machine.device} runs behind the host, and its own clock was not read. "
-        "Work that one stage queues is paid where the host next waits, so a long stage may be waiting for another's work."
+        "Work that one stage queues is paid where the host next waits, so a long stage may be waiting for "
+        "another's work."
     )
+
+
+def overhead(facts: Facts) -> str | None:
+    """The tool's own cost in a clause; None when it was not measured."""
+    cost = facts.overhead
+    parts = []
+    if cost.us_per_step is not None:
+        of_step = f" ({share(cost.share)} of a step)" if cost.share is not None else ""
+        parts.append(f"{ms(cost.us_per_step / 1000)} a step{of_step}")
+    if cost.instrument_s > 0:
+        parts.append(f"{seconds(cost.instrument_s)} in labelled spans outside these figures")
+    return ", and ".join(parts) or None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import replace
+from itertools import pairwise
 
 from profiler.analysis.facts import (
     Facts,
@@ -36,7 +37,9 @@ DATASET = f"{ROOT}/birds/dataset.py"
 STAGE_SHARES = {"data_wait": 0.62, "forward": 0.14, "backward": 0.17, "optimizer": 0.05, "other": 0.02}
 
 
-def timeline(stages_ms: dict[str, float], rows: int, steps_per_row: int, pause_after: int | None = None) -> Timeline:
+def timeline(
+    stages_ms: dict[str, float], rows: int, steps_per_row: int, pause_after: int | None = None
+) -> Timeline:
     """Rows that wander a little around the stages' means, with a stall now and then."""
     dice = random.Random(3)
     starts, walls, slowest, stages = [], [], [], {name: [] for name in stages_ms}
@@ -67,7 +70,7 @@ def histogram(median_ms: float, spread_ms: float, steps: int) -> Histogram:
     width = spread_ms / 12
     edges = [median_ms - 2 * spread_ms + width * index for index in range(401)]
     weights = []
-    for left, right in zip(edges, edges[1:], strict=False):
+    for left, right in pairwise(edges):
         distance = ((left + right) / 2 - median_ms) / spread_ms
         weights.append(math.exp(-2 * distance**2) if distance < 0 else math.exp(-1.2 * distance))
     total = sum(weights)
@@ -91,7 +94,9 @@ def stage(name: str, mean_ms: float, share: float, **more: object) -> StageFacts
     )
 
 
-def _line(file: str, line: int, source: str, leaf: str, share: float, stage_ms: float, samples: int) -> LineTime:
+def _line(
+    file: str, line: int, source: str, leaf: str, share: float, stage_ms: float, samples: int
+) -> LineTime:
     return LineTime(Site(file, line), leaf, samples, share, round(share * stage_ms, 4), source)
 
 
@@ -104,8 +109,24 @@ def data_bound() -> Result:
         stages["data_wait"],
         call=Site(TRAIN, 52),
         lines=(
-            _line(DATASET, 31, "        image = Image.open(path).convert('RGB')", "PIL.Image.Image.load", 0.71, 39.37, 18210),
-            _line(DATASET, 34, "        image = self.augment(image)", "torchvision.transforms.RandomResizedCrop", 0.22, 39.37, 5643),
+            _line(
+                DATASET,
+                31,
+                "        image = Image.open(path).convert('RGB')",
+                "PIL.Image.Image.load",
+                0.71,
+                39.37,
+                18210,
+            ),
+            _line(
+                DATASET,
+                34,
+                "        image = self.augment(image)",
+                "torchvision.transforms.RandomResizedCrop",
+                0.22,
+                39.37,
+                5643,
+            ),
             _line(DATASET, 37, "        return to_tensor(image), label", "", 0.05, 39.37, 1282),
         ),
     )
@@ -178,7 +199,9 @@ def data_bound() -> Result:
         growth_bytes_per_step=None,
         growth_bytes=None,
         timeline=tuple(
-            MemorySample(index * 0.7, int(4e8 + 1e9 * (1 - math.exp(-index / 25)) + 3e7 * math.sin(index / 5)))
+            MemorySample(
+                index * 0.7, int(4e8 + 1e9 * (1 - math.exp(-index / 25)) + 3e7 * math.sin(index / 5))
+            )
             for index in range(950)
         ),
     )
@@ -215,7 +238,9 @@ def data_bound() -> Result:
             SpanFacts(
                 "evaluation", 2, 24.6, 12.5, 24.6 / 668.4, Site(TRAIN, 66), ((321.9, 334.0), (651.2, 663.7))
             ),
-            SpanFacts("checkpoint", 2, 1.9, 1.1, 1.9 / 668.4, Site(TRAIN, 71), ((334.0, 334.8), (663.7, 664.8))),
+            SpanFacts(
+                "checkpoint", 2, 1.9, 1.1, 1.9 / 668.4, Site(TRAIN, 71), ((334.0, 334.8), (663.7, 664.8))
+            ),
             SpanFacts("instrument", 1, 0.41, 0.41, 0.41 / 668.4, None, ((6.1, 6.51),)),
         ),
         gc_ms_per_step=0.021,
@@ -223,14 +248,39 @@ def data_bound() -> Result:
         settings=Settings(
             loaders=(
                 LoaderSettings(
-                    1, "birds.dataset.Birds", 32, 0, False, None, False, False, True, 159_744, None, Site(TRAIN, 41), True
+                    1,
+                    "birds.dataset.Birds",
+                    32,
+                    0,
+                    False,
+                    None,
+                    False,
+                    False,
+                    True,
+                    159_744,
+                    None,
+                    Site(TRAIN, 41),
+                    True,
                 ),
             ),
             roots=(
-                RootSettings(1, "ResNet", False, 11_689_512, 46_758_048, 11_689_512, ("float32",), 67, False, Site(TRAIN, 55)),
+                RootSettings(
+                    1,
+                    "ResNet",
+                    False,
+                    11_689_512,
+                    46_758_048,
+                    11_689_512,
+                    ("float32",),
+                    67,
+                    False,
+                    Site(TRAIN, 55),
+                ),
                 RootSettings(2, "CrossEntropyLoss", True, 0, 0, 0, (), 0, False, Site(TRAIN, 56)),
             ),
-            optimizers=(OptimizerSettings(1, "AdamW", None, None, False, 62, 1, 11_689_512, Site(TRAIN, 44)),),
+            optimizers=(
+                OptimizerSettings(1, "AdamW", None, None, False, 62, 1, 11_689_512, Site(TRAIN, 44)),
+            ),
             values={"torch_num_threads": 8, "matmul_precision": "highest"},
             sites={"torch_num_threads": Site(TRAIN, 12)},
         ),
@@ -238,8 +288,18 @@ def data_bound() -> Result:
         timeline=timeline(means, rows=416, steps_per_row=24, pause_after=208),
         histogram=histogram(63.02, 4.0, 9960),
         operators=(
-            {"name": "aten::mkldnn_convolution", "stage": "forward", "ms_per_step": 6.1, "calls_per_step": 20.0},
-            {"name": "aten::convolution_backward", "stage": "backward", "ms_per_step": 8.4, "calls_per_step": 20.0},
+            {
+                "name": "aten::mkldnn_convolution",
+                "stage": "forward",
+                "ms_per_step": 6.1,
+                "calls_per_step": 20.0,
+            },
+            {
+                "name": "aten::convolution_backward",
+                "stage": "backward",
+                "ms_per_step": 8.4,
+                "calls_per_step": 20.0,
+            },
         ),
         not_measured={
             "host_to_device": "the run used no accelerator",
@@ -254,15 +314,16 @@ def data_bound() -> Result:
             rule="data/too-few-workers",
             bottleneck=Bottleneck.DATA_PREPROCESSING,
             severity=Severity.CRITICAL,
-            title="The loop waits 39.4 ms of every 63.5 ms step for batches that 5 idle cores could have prepared.",
-            why="With num_workers=0 the training thread decodes and augments every image itself: 34.8 ms of computing "
-            "per batch, while on average 5.9 of 8 cores stood idle.",
+            title="The loop waits 39.4 ms of every 63.5 ms step for batches that "
+            "5 idle cores could have prepared.",
+            why="With num_workers=0 the training thread decodes and augments every image itself: "
+            "34.8 ms of computing per batch, while on average 5.9 of 8 cores stood idle.",
             evidence={"data_wait_share": 0.62, "preprocess_ms": 34.8, "idle_cores": 5.9, "num_workers": 0.0},
             gain=Gain.of(63.5, 35.2, 39.0),
             fix=Fix(
                 "Let worker processes prepare the batches.",
-                "loader = DataLoader(\n    dataset,\n    batch_size=32,\n    shuffle=True,\n    num_workers=5,\n"
-                "    persistent_workers=True,\n)",
+                "loader = DataLoader(\n    dataset,\n    batch_size=32,\n    shuffle=True,\n"
+                "    num_workers=5,\n    persistent_workers=True,\n)",
                 TRAIN,
                 41,
             ),
@@ -287,7 +348,8 @@ def data_bound() -> Result:
             Bottleneck.DATA_PREPROCESSING,
             "data/too-few-workers",
             Severity.CRITICAL,
-            "62 % of every step goes to preparing the next batch on the training thread, while 5 of 8 cores stand idle.",
+            "62 % of every step goes to preparing the next batch on the training thread, "
+            "while 5 of 8 cores stand idle.",
         ),
         findings,
         (Abstention("memory/growth", "resident memory was still settling when the run ended"),),
@@ -303,7 +365,14 @@ def healthy() -> Result:
     means = {name: round(24.4 * share, 4) for name, share in shares.items()}
     assert base.facts.steps and base.facts.workers
     steps = replace(
-        base.facts.steps, median_ms=24.3, mean_ms=24.4, p5_ms=23.6, p95_ms=25.9, noise_ms=0.05, outliers=(), outlier_share=0.0
+        base.facts.steps,
+        median_ms=24.3,
+        mean_ms=24.4,
+        p5_ms=23.6,
+        p95_ms=25.9,
+        noise_ms=0.05,
+        outliers=(),
+        outlier_share=0.0,
     )
     workers = replace(base.facts.workers, processes=5, busy_share=0.36)
     facts = replace(
@@ -337,13 +406,21 @@ def too_short() -> Result:
         gc_ms_per_step=None,
         gc_pauses=0,
         overhead=Overhead(None, None, 18.0, None, 0.0),
-        timeline=timeline({name: 63.5 * share for name, share in STAGE_SHARES.items()}, rows=4, steps_per_row=1),
+        timeline=timeline(
+            {name: 63.5 * share for name, share in STAGE_SHARES.items()}, rows=4, steps_per_row=1
+        ),
         histogram=None,
         operators=(),
-        not_measured={"memory": "the run ended before the first reading", "workers": "no batch was prepared in full"},
+        not_measured={
+            "memory": "the run ended before the first reading",
+            "workers": "no batch was prepared in full",
+        },
     )
     verdict = Verdict(
-        Bottleneck.NONE, None, Severity.INFO, "4 steps are too few to judge: run the training for at least 20."
+        Bottleneck.NONE,
+        None,
+        Severity.INFO,
+        "4 steps are too few to judge: run the training for at least 20.",
     )
     abstentions = tuple(
         Abstention(rule, "fewer than 20 measured steps")
@@ -356,14 +433,23 @@ def no_training() -> Result:
     """A script in which no step was seen."""
     base = too_short()
     facts = replace(base.facts, steps=None, stages={}, timeline=None, notices=("no training step was seen",))
-    verdict = Verdict(Bottleneck.NONE, None, Severity.INFO, "No training step was seen: the script never called backward.")
+    verdict = Verdict(
+        Bottleneck.NONE, None, Severity.INFO, "No training step was seen: the script never called backward."
+    )
     return Result(facts, Judgement(verdict, (), (), ()))
 
 
 def host_times() -> Result:
     """An H100 whose own clock was not read: the copy back looks slow since it waits for the forward."""
     base = data_bound()
-    shares = {"data_wait": 0.03, "host_to_device": 0.02, "forward": 0.08, "backward": 0.11, "optimizer": 0.06, "other": 0.70}
+    shares = {
+        "data_wait": 0.03,
+        "host_to_device": 0.02,
+        "forward": 0.08,
+        "backward": 0.11,
+        "optimizer": 0.06,
+        "other": 0.70,
+    }
     means = {name: 180.0 * share for name, share in shares.items()}
     assert base.facts.steps
     facts = replace(
@@ -374,7 +460,17 @@ def host_times() -> Result:
             asynchronous=True,
             gpu={"utilization_percent": 97.0, "power_w": 612.0},
         ),
-        steps=replace(base.facts.steps, median_ms=179.2, mean_ms=180.0, p5_ms=176.0, p95_ms=188.0, outliers=()),
+        steps=replace(
+            base.facts.steps,
+            count=402,
+            warmup=2,
+            measured=400,
+            median_ms=179.2,
+            mean_ms=180.0,
+            p5_ms=176.0,
+            p95_ms=188.0,
+            outliers=(),
+        ),
         stages={name: stage(name, means[name], share) for name, share in shares.items()},
         memory=replace(
             base.facts.memory,
@@ -391,7 +487,10 @@ def host_times() -> Result:
         not_measured={"device": "device times were not recorded"},
     )
     verdict = Verdict(
-        Bottleneck.COMPUTE, None, Severity.INFO, "The host spends most of the step waiting for the device, which is 97 % busy."
+        Bottleneck.COMPUTE,
+        None,
+        Severity.INFO,
+        "The host spends most of the step waiting for the device, which is 97 % busy.",
     )
     return Result(facts, Judgement(verdict, (), (), ()))
 
@@ -415,15 +514,28 @@ def million_steps() -> Result:
             p95_ms=1.02,
             noise_ms=0.0004,
             drift_share=0.08,
+            outliers=(OutlierStep(312_450, 281.2, 4.16, "data_wait", 3.2, "garbage collection"),),
         ),
+        workers=None,
         stages={name: stage(name, means[name], share) for name, share in STAGE_SHARES.items()},
         timeline=timeline(means, rows=4000, steps_per_row=250),
         histogram=histogram(0.88, 0.06, 999_960),
     )
-    return Result(facts, base.judgement)
+    finding = replace(
+        base.judgement.findings[0],
+        title="The loop waits 0.56 ms of every 0.90 ms step for batches that "
+        "5 idle cores could have prepared.",
+        why="With num_workers=0 the training thread prepares every batch itself, "
+        "while 5.9 of 8 cores stood idle.",
+        evidence={"data_wait_share": 0.62, "idle_cores": 5.9},
+        gain=Gain.of(0.9, 0.41, 0.55),
+    )
+    return Result(facts, replace(base.judgement, findings=(finding,)))
 
 
-HOSTILE = "</script><script>window.broken=1</script><img src=x onerror=\"window.broken=1\"><!--<b>%{x}\u2028\x1b[31m"
+HOSTILE = (
+    '</script><script>window.broken=1</script><img src=x onerror="window.broken=1"><!--<b>%{x}\u2028\x1b[31m'
+)
 
 
 def hostile() -> Result:
@@ -432,19 +544,32 @@ def hostile() -> Result:
     facts, bad = base.facts, HOSTILE
     site = Site(f"/tmp/{bad}.py", 7, bad)
     line = LineTime(site, bad, 10, 0.9, 30.0, bad)
-    own = replace(stage(bad, facts.stages["other"].mean_ms, facts.stages["other"].share), lines=(line,), parts_ms={bad: 1.0})
+    own = replace(
+        stage(bad, facts.stages["other"].mean_ms, facts.stages["other"].share),
+        lines=(line,),
+        parts_ms={bad: 1.0},
+    )
     stages = {name: value for name, value in facts.stages.items() if name != "other"} | {bad: own}
     assert facts.timeline and facts.steps and facts.workers
-    timeline_stages = {name if name != "other" else bad: row for name, row in facts.timeline.stages_ms.items()}
+    timeline_stages = {
+        name if name != "other" else bad: row for name, row in facts.timeline.stages_ms.items()
+    }
     finding = base.judgement.findings[0]
     facts = replace(
         facts,
-        run=replace(facts.run, name=bad, command=("python", bad), script=bad, torch=bad, python=bad, signal=bad),
+        run=replace(
+            facts.run, name=bad, command=("python", bad), script=bad, torch=bad, python=bad, signal=bad
+        ),
         machine=replace(facts.machine, device=bad, asynchronous=True, gpu={bad: 1.0}),
         steps=replace(facts.steps, outliers=(OutlierStep(1, 1.0, 90.0, bad, 30.0, bad),)),
         stages=stages,
         workers=replace(facts.workers, lines=(line,)),
-        memory=replace(facts.memory, activations_by_module=((bad, 5),), categories_bytes={bad: 5}, stage_peak_bytes={bad: 5}),
+        memory=replace(
+            facts.memory,
+            activations_by_module=((bad, 5),),
+            categories_bytes={bad: 5},
+            stage_peak_bytes={bad: 5},
+        ),
         spans=(SpanFacts(bad, 1, 1.0, 1.0, 0.1, site, ((0.0, 1.0),)),),
         settings=replace(
             facts.settings,
@@ -462,7 +587,10 @@ def hostile() -> Result:
         finding, rule=bad, title=bad, why=bad, evidence={bad: 1.0}, fix=Fix(bad, bad, bad, 3), reference=bad
     )
     judgement = Judgement(
-        replace(base.judgement.verdict, summary=bad, rule=bad), (attack, attack), (Abstention(bad, bad),), ((bad, bad),)
+        replace(base.judgement.verdict, summary=bad, rule=bad),
+        (attack, attack),
+        (Abstention(bad, bad),),
+        ((bad, bad),),
     )
     return Result(facts, judgement)
 

@@ -1,0 +1,66 @@
+"""`prof report RUN`: render a recorded run again."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.argument("run")
+@click.option("--open", "open_it", is_flag=True, help="Open the HTML report in a browser.")
+@click.option("--quiet", is_flag=True, help="Write the files and print nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON instead.")
+def command(run: str, open_it: bool, quiet: bool, as_json: bool) -> None:
+    """Render a recorded run again.
+
+    RUN is a run's folder, or its name under ./reports. Of a run that was killed, what it recorded is shown.
+
+    \b
+    prof report my-run --open
+    prof report my-run --json | jq .verdict
+    """
+    from profiler.config import load_config
+    from profiler.report.pipeline import has_record, make_report
+    from profiler.report.runs import find_run
+
+    run_dir = find_run(run, Path(load_config(Path.cwd()).output))
+    if as_json and not has_record(run_dir):
+        _print_kept_summary(run_dir)
+        return
+    report = make_report(run_dir)
+    if as_json:
+        from profiler.report.summary import summary
+
+        _print_json(summary(report.result))
+    elif not quiet:
+        from rich.console import Console
+
+        from profiler.report.terminal import print_result
+
+        print_result(report.result, Console(), report.paths.html)
+    if open_it and report.paths.html is not None:
+        import webbrowser
+
+        webbrowser.open(report.paths.html.resolve().as_uri())
+
+
+def _print_kept_summary(run_dir: Path) -> None:
+    from profiler.record.layout import SUMMARY_JSON
+    from profiler.report.pipeline import require_record
+    from profiler.report.summary import read_summary
+
+    if not (run_dir / SUMMARY_JSON).exists():
+        require_record(run_dir)
+    kept = read_summary(run_dir / SUMMARY_JSON)
+    click.echo(f"prof: the raw record of {run_dir} is gone; this is the summary it left.", err=True)
+    _print_json(kept)
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    from profiler.report.summary import summary_bytes
+
+    sys.stdout.write(summary_bytes(value).decode("ascii"))
