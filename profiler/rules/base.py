@@ -125,12 +125,8 @@ class Rule:
     id: ClassVar[str]  # "family/name"; the family is the folder
     bottleneck: ClassVar[Bottleneck]
     reference: ClassVar[str] = ""  # the docstring's section where empty
-    evidence: ClassVar[str] = (
-        "facts"  # its proof rests on a real "training", a recorded "trace", or on "facts"
-    )
-    explained_by: ClassVar[
-        tuple[str, ...]
-    ] = ()  # rules whose finding is this one's cause; "*": any of the step
+    evidence: ClassVar[str] = "facts"  # its proof rests on a real "training", a recorded "trace", or on "facts"
+    explained_by: ClassVar[tuple[str, ...]] = ()  # rules whose finding is this one's cause; "*": any of the step
     per_step: ClassVar[bool] = True  # judges the step: not asked before a few steps were measured
     needs_device_times: ClassVar[bool] = True  # host times of an asynchronous device prove nothing to it
 

@@ -65,9 +65,7 @@ def catalogue(config: RulesConfig | None = None) -> tuple[Rule, ...]:
         for name in values:
             _known(name, types[rule_id].thresholds(), f'[tool.prof.rules."{rule_id}"] sets', "threshold")
     return tuple(
-        rule(dict(config.thresholds.get(rule_id, {})))
-        for rule_id, rule in types.items()
-        if config.runs(rule_id)
+        rule(dict(config.thresholds.get(rule_id, {}))) for rule_id, rule in types.items() if config.runs(rule_id)
     )
 
 
@@ -97,11 +95,7 @@ def judge_by(rules: Iterable[Rule], facts: Facts, read_line: ReadLine = line_of_
     for rule in rules:
         try:
             said = _ask(rule, facts)
-            quiet = [
-                finding
-                for finding in said
-                if isinstance(finding, Finding) and is_silenced(finding, read_line)
-            ]
+            quiet = [finding for finding in said if isinstance(finding, Finding) and is_silenced(finding, read_line)]
         except Exception as error:
             failures.append((rule.id, f"{type(error).__name__}: {error}"))
             continue
@@ -113,14 +107,10 @@ def judge_by(rules: Iterable[Rule], facts: Facts, read_line: ReadLine = line_of_
         found = [replace(f, severity=Severity.INFO) if f.rule in per_step else f for f in found]
     kept, folded = fold(rules, found)
     ranked = rank(kept)
-    return Judgement(
-        decide(facts, ranked), ranked, tuple(abstentions), tuple(failures), tuple(folded), tuple(silenced)
-    )
+    return Judgement(decide(facts, ranked), ranked, tuple(abstentions), tuple(failures), tuple(folded), tuple(silenced))
 
 
-def fold(
-    rules: Iterable[Rule], findings: Sequence[Finding]
-) -> tuple[list[Finding], list[tuple[Finding, str]]]:
+def fold(rules: Iterable[Rule], findings: Sequence[Finding]) -> tuple[list[Finding], list[tuple[Finding, str]]]:
     """Part the findings that stand from those that a stronger one explains, each with its cause's rule."""
     by_id = {rule.id: rule for rule in rules}
     kept: list[Finding] = []
@@ -136,17 +126,18 @@ def fold(
 
 
 def rank(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Memory about to run out first; then what matters most, by recoverable milliseconds."""
+    """What forbids a judgement and memory running out come first; then severity and milliseconds decide."""
     return tuple(
         sorted(
             findings,
-            key=lambda f: (not _urgent(f), _SEVERITIES.index(f.severity), -f.recoverable_ms, f.rule, f.title),
+            key=lambda f: (not _first(f), _SEVERITIES.index(f.severity), -f.recoverable_ms, f.rule, f.title),
         )
     )
 
 
-def _urgent(finding: Finding) -> bool:
-    return finding.bottleneck is Bottleneck.MEMORY and finding.severity is Severity.CRITICAL
+def _first(finding: Finding) -> bool:
+    urgent = finding.bottleneck is Bottleneck.MEMORY and finding.severity is Severity.CRITICAL
+    return urgent or finding.bottleneck is Bottleneck.NONE
 
 
 def _explains(cause: Finding, finding: Finding, causes: tuple[str, ...], by_id: dict[str, Rule]) -> bool:
@@ -191,7 +182,5 @@ def _known(name: str, names: Iterable[str], where: str, what: str) -> None:
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     near += [other for other in names if name and name in other and other not in near]
     hint = f"did you mean {' or '.join(near[:3])}?" if near else f"there are: {', '.join(names) or 'none'}."
-    negative = (
-        f"{where} no {what} {name!r}" if where == "there is" else f"{where} the unknown {what} {name!r}"
-    )
+    negative = f"{where} no {what} {name!r}" if where == "there is" else f"{where} the unknown {what} {name!r}"
     raise ProfError(f"{negative}; {hint}")

@@ -53,9 +53,7 @@ def _names(table: Mapping[str, Any], key: str) -> tuple[str, ...]:
 
 def _thresholds(rules: object) -> dict[str, dict[str, float]]:
     if not isinstance(rules, Mapping):
-        raise ProfError(
-            '[tool.prof.rules] must hold one table per rule, as in [tool.prof.rules."memory/growth"].'
-        )
+        raise ProfError('[tool.prof.rules] must hold one table per rule, as in [tool.prof.rules."memory/growth"].')
     result: dict[str, dict[str, float]] = {}
     for rule_id, values in rules.items():
         if not isinstance(values, Mapping):

@@ -39,8 +39,13 @@ def size(count: float) -> str:
 
 
 def number(count: float) -> str:
-    """A count with thousands set apart: "12,000"; large ones to two digits that matter."""
-    if count >= 10_000:
+    """A count with thousands set apart: "12,000"."""
+    return f"{count:,.0f}"
+
+
+def about(count: float) -> str:
+    """An estimate, to two digits that matter from 1,000 on: "7,700"."""
+    if count >= 1000:
         magnitude = 10 ** (len(str(int(count))) - 2)
         count = round(count / magnitude) * magnitude
     return f"{count:,.0f}"
@@ -49,12 +54,6 @@ def number(count: float) -> str:
 def counted(count: int, one: str, many: str | None = None) -> str:
     """`1 worker`, `4 workers`."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
-
-
-def cores(count: float) -> str:
-    """`1 core`, `3.5 cores`."""
-    text = f"{count:.1f}".removesuffix(".0")
-    return f"{text} core" if text == "1" else f"{text} cores"
 
 
 def place(site: Site, facts: Facts) -> str:

@@ -112,7 +112,7 @@ def _of(finding: Finding | None, otherwise: str = "", word: Bottleneck = Bottlen
     if finding is None:
         return Verdict(word, None, Severity.INFO, otherwise)
     title = finding.title
-    if finding.bottleneck is Bottleneck.NONE:
+    if finding.rule.startswith("run/"):
         sentence = title[:1].upper() + title[1:]
     else:
         sentence = f"{WORDS[finding.bottleneck]}: {title}"
@@ -129,14 +129,8 @@ def _by_stages(facts: Facts, findings: Sequence[Finding]) -> Verdict:
         filled = percent(arithmetic_share(facts))
         sentence = f"Compute: the model's own arithmetic takes {filled} of each {ms(whole)} step"
         note = next((f for f in findings if f.recoverable_ms > 0), None)
-        more = (
-            f"; the most that was found to gain is {percent(note.recoverable_ms / whole)} of it"
-            if note
-            else ""
-        )
-        return Verdict(
-            Bottleneck.COMPUTE, healthy.rule if healthy else None, Severity.INFO, f"{sentence}{more}."
-        )
+        more = f"; the most that was found to gain is {percent(note.recoverable_ms / whole)} of it" if note else ""
+        return Verdict(Bottleneck.COMPUTE, healthy.rule if healthy else None, Severity.INFO, f"{sentence}{more}.")
     if not facts.stages:
         return Verdict(Bottleneck.NONE, None, Severity.INFO, "The stages of the step were not measured.")
     first = next(iter(findings), None)
@@ -147,8 +141,7 @@ def _by_stages(facts: Facts, findings: Sequence[Finding]) -> Verdict:
         word, does = STAGE_WORDS[largest.name]
         named = first.rule if first and first.bottleneck is word else None
         sentence = (
-            f"{WORDS[word]}: {percent(largest.share)} of each {ms(whole)} step {does}, "
-            "and no cure for it was found."
+            f"{WORDS[word]}: {percent(largest.share)} of each {ms(whole)} step {does}, and no cure for it was found."
         )
         return Verdict(word, named, Severity.INFO, sentence)
     sentence = (
@@ -187,6 +180,4 @@ def _by_host_times(facts: Facts) -> Verdict:
         if largest
         else ""
     )
-    return Verdict(
-        Bottleneck.NONE, None, Severity.INFO, f"What fills the step can't be told: {HOST_TIMES}.{seen}"
-    )
+    return Verdict(Bottleneck.NONE, None, Severity.INFO, f"What fills the step can't be told: {HOST_TIMES}.{seen}")

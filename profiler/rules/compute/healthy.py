@@ -54,8 +54,7 @@ class Healthy(Rule):
             if compiled
             else Fix.at(
                 model.site if model else None,
-                "Nothing needs a fix; to go further, let torch.compile fuse the model's operators, and "
-                "measure.",
+                "Nothing needs a fix; to go further, let torch.compile fuse the model's operators, and measure.",
                 "model = torch.compile(model)  # once, before the loop; the first steps compile and are slow",
             )
         )

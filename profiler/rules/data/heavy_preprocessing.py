@@ -6,7 +6,7 @@ from profiler.analysis.facts import Facts, LineTime
 from profiler.rules.base import Bottleneck, Fix, Gain, Outcome, Rule, Threshold
 from profiler.rules.data.supply import Supply, caveat, hottest, line_sentence, maker, severity, waits
 from profiler.rules.evidence import worth
-from profiler.rules.phrases import cores, ms, percent, place
+from profiler.rules.phrases import ms, percent, place
 
 
 class HeavyPreprocessing(Rule):
@@ -47,10 +47,7 @@ class HeavyPreprocessing(Rule):
         supply = waits(facts, self.threshold.value)
         if not isinstance(supply, Supply):
             return self.abstain(supply) if supply else None
-        if (
-            supply.dominant != "preprocess"
-            or supply.preprocess_ms < self.preprocess_share.value * supply.batch_ms
-        ):
+        if supply.dominant != "preprocess" or supply.preprocess_ms < self.preprocess_share.value * supply.batch_ms:
             return None
         line = hottest(facts)
         part_ms = min(line.ms_per_step, supply.preprocess_ms) if line else supply.preprocess_ms
@@ -61,7 +58,7 @@ class HeavyPreprocessing(Rule):
             return None
         gain = Gain.of(supply.step_ms, saves_low, saves_high)
         idle = facts.machine.idle_cores
-        busy = f" Of {cores(facts.machine.cores)}, {cores(idle)} stood idle." if idle is not None else ""
+        busy = f" {idle:.1f} of {facts.machine.cores} cores stood idle." if idle is not None else ""
         return self.finding(
             title=(
                 f"{percent(supply.wait_share)} of each {ms(supply.step_ms)} step waits for batches that take "

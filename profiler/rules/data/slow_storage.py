@@ -47,9 +47,7 @@ class SlowStorage(Rule):
     needs_device_times = False
     threshold = Threshold(0.05, "share of the step spent waiting for data")
     blocked_share = Threshold(0.5, "share of a batch's time spent blocked")
-    bandwidth_mb_s = Threshold(
-        100.0, "MB read per second of blocked time above which the storage is at its limit"
-    )
+    bandwidth_mb_s = Threshold(100.0, "MB read per second of blocked time above which the storage is at its limit")
 
     def check(self, facts: Facts) -> Outcome:
         """Judge whether batches wait for storage."""
@@ -67,24 +65,19 @@ class SlowStorage(Rule):
             saves_low, saves_high = supply.step_ms - low, supply.step_ms - high
             fix = Fix.at(supply.site, "Read from a local disk or from memory, or store smaller files.", _COPY)
         else:
-            computing_ms = supply.arrival_ms(
-                supply.batch_ms - supply.load_ms, min(workers, facts.machine.cores)
-            )
+            computing_ms = supply.arrival_ms(supply.batch_ms - supply.load_ms, min(workers, facts.machine.cores))
             best = max(supply.step_with(supply.batch_ms, workers), computing_ms)
             saves_low, saves_high = 0.75 * (supply.step_ms - best), supply.step_ms - best
             fix = Fix.at(
                 supply.site,
                 f"Let {workers} workers wait at the same time, for waiting takes no core; "
                 "or copy the data to a local disk.",
-                f"DataLoader(..., num_workers={workers}, persistent_workers=True)  # the other arguments "
-                "stay",
+                f"DataLoader(..., num_workers={workers}, persistent_workers=True)  # the other arguments stay",
             )
         if not worth(facts, saves_high):
             return None
         gain = Gain.of(supply.step_ms, saves_low, saves_high)
-        read = (
-            f" It reads {size(read_bytes)} a batch from storage, {rate_mb_s:.0f} MB/s." if read_bytes else ""
-        )
+        read = f" It reads {size(read_bytes)} a batch from storage, {rate_mb_s:.0f} MB/s." if read_bytes else ""
         return self.finding(
             title=(
                 f"{percent(supply.wait_share)} of each {ms(supply.step_ms)} step waits for batches that "

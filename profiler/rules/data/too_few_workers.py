@@ -8,13 +8,11 @@ from profiler.analysis.facts import Facts
 from profiler.rules.base import Bottleneck, Fix, Gain, Outcome, Rule, Threshold
 from profiler.rules.data.supply import Supply, caveat, hottest, line_sentence, maker, severity, waits
 from profiler.rules.evidence import worth
-from profiler.rules.phrases import cores, ms, percent
+from profiler.rules.phrases import ms, percent
 
 HANDOVER_MS = 0.7  # what the loop pays per batch to take it from a worker (measured, 2 cores, torch 2.13)
 MOST_WORKERS = 16
-REACHED = (
-    0.65  # at least this share of the ideal saving: workers and the loop share caches and memory bandwidth
-)
+REACHED = 0.65  # at least this share of the ideal saving: workers and the loop share caches and memory bandwidth
 
 
 class TooFewWorkers(Rule):
@@ -62,14 +60,10 @@ class TooFewWorkers(Rule):
         if supply.dominant == "load" or supply.batch_ms < self.min_batch_ms.value:
             return None
         if supply.loader is not None and supply.loader.dataset.endswith("TensorDataset"):
-            return self.abstain(
-                "the data set is held in memory: slicing batches out of it beats more workers"
-            )
+            return self.abstain("the data set is held in memory: slicing batches out of it beats more workers")
         idle = facts.machine.idle_cores
         if idle is None:
-            return self.abstain(
-                "how many cores stood idle was not measured, so more workers can't be promised to help"
-            )
+            return self.abstain("how many cores stood idle was not measured, so more workers can't be promised to help")
         idle = min(max(idle, 0.0), float(facts.machine.cores))
         if idle < self.idle_cores.value or supply.processes >= facts.machine.cores:
             return None
@@ -84,7 +78,7 @@ class TooFewWorkers(Rule):
         return self.finding(
             title=(
                 f"{percent(supply.wait_share)} of each {ms(supply.step_ms)} step waits for batches that take "
-                f"{ms(supply.batch_ms)} to make, while {cores(idle)} of {facts.machine.cores} stood idle"
+                f"{ms(supply.batch_ms)} to make, while {idle:.1f} of {facts.machine.cores} cores stood idle"
             ),
             why=(
                 f"Batches are made by {maker(supply)}: each takes {ms(supply.batch_ms)}, of which "

@@ -65,9 +65,7 @@ class PythonLine(Rule):
         other = facts.stages.get("other")
         if other is not None and other.share >= self.threshold.value:
             if "forward" not in facts.stages:
-                return self.abstain(
-                    "no module's forward was seen, so the model's own arithmetic lies in `other`"
-                )
+                return self.abstain("no module's forward was seen, so the model's own arithmetic lies in `other`")
             if not other.lines:
                 return self.abstain(facts.not_measured.get("lines", "no line was sampled in `other`"))
         if thin:
@@ -85,9 +83,7 @@ class PythonLine(Rule):
                 if line.ms_per_step >= enough_ms and (name == "other" or kind.everywhere):
                     yield stage, line, kind
 
-    def _finding(
-        self, facts: Facts, whole: float, stage: StageFacts, line: LineTime, kind: Kind
-    ) -> Finding | None:
+    def _finding(self, facts: Facts, whole: float, stage: StageFacts, line: LineTime, kind: Kind) -> Finding | None:
         error = min(0.3, 1 / math.sqrt(line.samples))
         saves_high = min(line.ms_per_step * (1 + error), stage.mean_ms)
         gain = Gain.of(whole, kind.least * line.ms_per_step * (1 - error), saves_high)

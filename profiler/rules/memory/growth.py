@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from profiler.analysis.facts import Facts, MemorySample
 from profiler.rules.base import Bottleneck, Fix, Outcome, Rule, Severity, Threshold
-from profiler.rules.phrases import number, size
+from profiler.rules.phrases import about, number, size
 
 
 class Growth(Rule):
@@ -16,9 +16,10 @@ class Growth(Rule):
 
     ## Evidence
     Memory rose by at least `growth_mib` over at least `steps` measured steps, beyond noise, and still rose
-    in the last third of the run: what levels off is a cache that filled up, and makes it abstain. Device
-    memory counts where it grew, else the process's. It is critical where capacity ends before as many steps
-    again as were seen, or before `soon_steps`; a warning otherwise.
+    in the last third of the run: what levels off (less than `late_share` of the growth falls there) is a
+    cache that filled up, and makes it abstain. Device memory counts where it grew, else the process's. It
+    is critical where capacity ends before as many steps again as were seen, or before `soon_steps`; a
+    warning otherwise.
 
     ## Fix
     Keep numbers instead of tensors: `.item()` or `.detach()` on what outlives the step, and a bound on what
@@ -56,17 +57,17 @@ class Growth(Rule):
         late = _late_share(memory.timeline, on_device)
         if late is not None and late < self.late_share.value:
             return self.abstain("memory grew at first and then levelled off, as caches do that fill up")
-        where, used, capacity = ("device memory", memory.peak_device_bytes, memory.device_capacity_bytes)
+        where, used, capacity = ("the device's memory", memory.peak_device_bytes, memory.device_capacity_bytes)
         if not on_device:
             where, used, capacity = (
-                "memory of the process",
+                "the process",
                 memory.peak_rss_bytes,
                 facts.machine.memory_bytes or None,
             )
         per_step = memory.growth_bytes_per_step
         left = max(0.0, capacity - used) / per_step if capacity and used is not None else None
         ends = (
-            f" At this rate the {size(capacity)} are used up in {number(left)} more steps."
+            f" At this rate the {size(capacity)} are used up in {about(left)} more steps."
             if left is not None and capacity
             else ""
         )
@@ -76,11 +77,11 @@ class Growth(Rule):
             evidence["steps_left"] = left
         return self.finding(
             title=(
-                f"{where} grows by {size(per_step)} a step, {size(per_step * 1000)} every 1,000 steps"
-                + (f", and is full in {number(left)} steps" if soon and left is not None else "")
+                f"{where} grows by {size(per_step)} a step, which makes {size(per_step * 1000)} in 1,000 "
+                "steps" + (f", and memory is full in {about(left)} steps" if soon and left is not None else "")
             ),
             why=(
-                f"Over {number(steps.measured)} steps the {where} grew by {size(memory.growth_bytes)}, and "
+                f"Over {number(steps.measured)} steps {where} grew by {size(memory.growth_bytes)}, and "
                 "it was still "
                 f"growing at the end.{ends} Something of each step is kept: most often a loss with its "
                 "graph, or "
@@ -110,7 +111,6 @@ def _late_share(timeline: tuple[MemorySample, ...], on_device: bool) -> float | 
         return None
     third = len(sizes) // 3
     start, middle, end = (
-        sum(part) / len(part)
-        for part in (sizes[: third // 2 + 1], sizes[-third - 1 : -third + 1], sizes[-2:])
+        sum(part) / len(part) for part in (sizes[: third // 2 + 1], sizes[-third - 1 : -third + 1], sizes[-2:])
     )
     return (end - middle) / (end - start) if end > start else 0.0

@@ -69,10 +69,12 @@ class ForLoop(Rule):
         optimizers = facts.settings.optimizers
         if not optimizers:
             return self.abstain("the optimizer's construction was not observed")
+        if all(o.fused or o.foreach for o in optimizers):
+            return None
         if "step" not in stage.parts_ms:
             return self.abstain("the optimizer's step() was not timed apart from zero_grad and clipping")
         update_ms = stage.parts_ms["step"]
-        if update_ms < self.threshold.value * whole or all(o.fused or o.foreach for o in optimizers):
+        if update_ms < self.threshold.value * whole:
             return None
         if facts.machine.device != "cpu":
             chosen = any(o.foreach is False and not o.fused for o in optimizers)

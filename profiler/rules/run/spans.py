@@ -19,9 +19,7 @@ class _SpanRule(Rule):
     per_step = False
     needs_device_times = False
 
-    def _judge(
-        self, facts: Facts, note: Threshold, warn: Threshold, min_run_s: Threshold, fix: Fix
-    ) -> Finding | None:
+    def _judge(self, facts: Facts, note: Threshold, warn: Threshold, min_run_s: Threshold, fix: Fix) -> Finding | None:
         span = _span(facts, self.span)
         if span is None or facts.run.duration_s < min_run_s.value or span.share_of_run < note.value:
             return None

@@ -119,9 +119,7 @@ def _reasons(facts: Facts) -> list[str]:
     elif facts.settings.roots or seen:
         reasons.append("the model ran, but no optimizer was made: this looks like evaluation or inference")
     elif facts.run.torch is None:
-        reasons.append(
-            "the script never imported torch, or a Python that ignores its environment did (-E, -I)"
-        )
+        reasons.append("the script never imported torch, or a Python that ignores its environment did (-E, -I)")
     else:
         reasons.append("torch was imported, but no module, loader or optimizer of it was used")
     missing = (facts.not_measured.get(what, "").rstrip(".") for what in ("steps", "training"))

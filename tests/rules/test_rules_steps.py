@@ -1,0 +1,250 @@
+"""The rules of the optimizer, the host, memory, compute and `other`, on facts made by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from facts_builder import cpu, facts, gpu, line, memory, optimizer, settings, stages, steps
+
+from profiler.analysis.facts import MemorySample
+from profiler.rules.base import Abstention, Bottleneck, Finding, Severity
+from profiler.rules.catalogue import judge
+from profiler.rules.compute.healthy import Healthy
+from profiler.rules.host.python_line import PythonLine
+from profiler.rules.memory.growth import Growth
+from profiler.rules.optimizer.for_loop import ForLoop
+from profiler.rules.other.unnamed import Unnamed
+
+UPDATES = {"data_wait": 0.1, "forward": 3.0, "backward": 5.0, "optimizer": 7.8, "other": 0.1}
+BUSY_LOOP = {"data_wait": 1.0, "forward": 10.0, "backward": 20.0, "optimizer": 2.0, "other": 15.0}
+GIB = 2**30
+
+
+def updating(*optimizers, step_ms: float = 7.4):
+    parts = {"step": step_ms, "zero_grad": 7.8 - step_ms}
+    return facts(UPDATES, stages=stages(UPDATES, optimizer=parts), settings=settings(optimizers=optimizers))
+
+
+def looping(*lines, stage: str = "other", **changes):
+    return facts(BUSY_LOOP, stages=stages(BUSY_LOOP, {stage: lines}), **changes)
+
+
+# optimizer/for-loop
+
+
+def test_a_for_loop_adam_is_given_its_fused_implementation():
+    finding = ForLoop().check(updating(optimizer("AdamW", tensors=150, parameters=150_000)))
+    assert isinstance(finding, Finding)
+    assert finding.fix.code.startswith("torch.optim.AdamW(..., fused=True)")
+    assert finding.fix.line == 25
+    # 20 % to 30 % of 7.4 ms remain of a 16 ms step
+    assert finding.gain.step_ms_low == pytest.approx(16 - 0.80 * 7.4)
+    assert finding.gain.step_ms_high == pytest.approx(16 - 0.70 * 7.4)
+
+
+def test_foreach_is_advised_for_small_tensors_only():
+    small = ForLoop().check(updating(optimizer("SGD", tensors=400, parameters=400_000)))
+    assert isinstance(small, Finding)
+    assert "foreach=True" in small.fix.code
+    assert ForLoop().check(updating(optimizer("SGD", tensors=20, parameters=20_000_000))) is None
+    assert ForLoop().check(updating(optimizer("RMSprop", tensors=20, parameters=20_000_000))) is None
+
+
+@pytest.mark.parametrize("chosen", [{"fused": True}, {"foreach": True}])
+def test_an_optimizer_that_is_fast_already_is_let_be(chosen):
+    assert ForLoop().check(updating(optimizer(**chosen))) is None
+    assert judge(updating(optimizer(**chosen))).verdict.bottleneck is Bottleneck.COMPUTE
+
+
+def test_a_class_that_is_not_torchs_is_let_be():
+    assert ForLoop().check(updating(optimizer("Lion"))) is None
+
+
+def test_clipping_is_not_taken_for_the_update():
+    assert ForLoop().check(updating(optimizer(), step_ms=0.5)) is None
+
+
+def test_optimizers_that_differ_are_not_judged_together():
+    said = ForLoop().check(updating(optimizer("AdamW"), optimizer("RMSprop")))
+    assert isinstance(said, Abstention)
+
+
+def test_an_update_not_timed_by_itself_is_not_judged():
+    said = ForLoop().check(facts(UPDATES, settings=settings(optimizers=(optimizer(),))))
+    assert isinstance(said, Abstention)
+
+
+# host/python-line
+
+
+def test_a_line_that_writes_is_named_with_its_place_and_its_cure():
+    (finding,) = PythonLine().check(looping(line(61, 12.0, "json.dump(state, handle)", "json.encoder.iterencode")))
+    assert finding.title == (
+        "train.py:61 writes or encodes text and files for 25 % of each 48 ms step: `json.dump(state, handle)`"
+    )
+    assert finding.fix.line == 61
+    assert "    json.dump(state, handle)" in finding.fix.code
+    assert finding.gain.step_ms_low < 48 - 12 < finding.gain.step_ms_high
+
+
+@pytest.mark.parametrize(
+    ("source", "leaf", "does"),
+    [
+        ("print(f'{loss.item():.3f}')", "", "prints"),
+        ("bar.set_postfix(loss=loss.item())", "tqdm.std.refresh", "progress bar"),
+        ("log.info('loss %s', loss)", "logging.Handler.emit", "logs"),
+        ("writer.add_scalar('loss', loss, step)", "", "logs"),
+        ("time.sleep(0.01)", "", "sleeps"),
+        ("ema = copy.deepcopy(model)", "copy._reconstruct", "copies"),
+        ("acc = accuracy_score(y, p)", "sklearn.metrics._classification.accuracy_score", "metrics"),
+        ("total += loss.item()", "", "Python numbers"),
+        ("batch = next(stream)", "", "makes the batch"),
+        ("gc.collect()", "", "garbage"),
+        ("for p in params: norm += p", "", "runs Python"),
+    ],
+)
+def test_what_a_line_does_is_told_from_its_text_or_from_what_ran(source, leaf, does):
+    (finding,) = PythonLine().check(looping(line(61, 12.0, source, leaf)))
+    assert does in finding.title
+
+
+def test_a_batch_made_by_hand_is_a_matter_of_data():
+    judgement = judge(looping(line(21, 12.0, "x = torch.stack([data[i] for i in ix])", function="get_batch")))
+    assert judgement.verdict.bottleneck is Bottleneck.DATA_PREPROCESSING
+    assert judgement.verdict.rule == "host/python-line"
+
+
+def test_the_models_arithmetic_in_forward_is_not_called_host_overhead():
+    layer = line(12, 9.0, "x = F.relu(self.conv(x))", "torch.nn.functional.relu")
+    assert not isinstance(PythonLine().check(looping(layer, stage="forward")), list)
+    (finding,) = PythonLine().check(looping(line(48, 8.0, "print(loss)"), stage="forward"))
+    assert "train.py:48" in finding.title
+
+
+def test_a_functional_model_in_other_is_not_blamed():
+    times = {"backward": 20.0, "optimizer": 2.0, "other": 15.0}
+    functional = facts(times, stages=stages(times, {"other": (line(40, 12.0, "h = x @ w1"),)}))
+    said = PythonLine().check(functional)
+    assert isinstance(said, Abstention)
+    assert "forward" in said.reason
+    assert judge(functional).verdict.bottleneck is not Bottleneck.HOST_OVERHEAD
+
+
+def test_the_lines_of_one_function_count_together():
+    many = [line(80 + n, 1.0, f"m{n} = average(m{n})", function="track", samples=20) for n in range(10)]
+    (finding,) = PythonLine().check(looping(*many))
+    assert finding.evidence["line_ms"] == pytest.approx(10.0)
+    assert "track()" in finding.why
+
+
+def test_a_line_seen_too_rarely_is_not_named():
+    assert isinstance(PythonLine().check(looping(line(61, 12.0, "print(x)", samples=3))), Abstention)
+
+
+def test_a_comment_does_not_tell_what_a_line_does():
+    (finding,) = PythonLine().check(looping(line(61, 12.0, "track(x)  # print(x) was slower")))
+    assert "prints" not in finding.title
+
+
+def test_two_costly_lines_are_two_findings_and_one_comment_silences_one_of_them():
+    both = looping(line(61, 8.0, "print(loss)"), line(62, 5.0, "log.info(loss)"))
+    comments = {62: "log.info(loss)  # prof: ignore[host/python-line]"}
+    judgement = judge(both, read_line=lambda file, at: comments.get(at, ""))
+    assert [finding.fix.line for finding in judgement.findings] == [61]
+    assert [finding.fix.line for finding in judgement.silenced] == [62]
+
+
+# memory/growth
+
+
+def test_growth_says_what_it_will_reach_and_when_memory_ends():
+    finding = Growth().check(facts(memory=memory(2 * 2**20, 1000 * 2**20)))
+    assert finding.title == "the process grows by 2.0 MiB a step, which makes 2.0 GiB in 1,000 steps"
+    # 16 GiB less 1800 MiB in use, by 2 MiB a step
+    assert finding.evidence["steps_left"] == pytest.approx((16 * 1024 - 1800) / 2)
+    assert finding.severity is Severity.WARNING
+
+
+def test_memory_about_to_run_out_comes_before_everything():
+    slow = looping(line(61, 12.0, "print(loss)"), memory=memory(20 * 2**20, 10 * GIB))
+    judgement = judge(slow)
+    assert judgement.findings[0].rule == "memory/growth"
+    assert judgement.verdict.bottleneck is Bottleneck.MEMORY
+    assert judgement.verdict.severity is Severity.CRITICAL
+
+
+def test_growth_that_levels_off_is_a_cache_that_filled_up():
+    sizes = [800 + min(300, 60 * n) for n in range(30)]
+    levelled = memory(
+        2**20, 300 * 2**20, timeline=tuple(MemorySample(float(n), s * 2**20) for n, s in enumerate(sizes))
+    )
+    assert isinstance(Growth().check(facts(memory=levelled)), Abstention)
+
+
+def test_growth_of_the_device_is_judged_by_the_devices_capacity():
+    samples = tuple(MemorySample(float(n), 800 * 2**20, 10 * GIB + n * 2**30 // 3) for n in range(30))
+    its = memory(
+        20 * 2**20, 29 * GIB // 3, timeline=samples, peak_device_bytes=20 * GIB, device_capacity_bytes=80 * GIB
+    )
+    finding = Growth().check(facts(memory=its, machine=gpu(device_times=True)))
+    assert "device" in finding.title
+    assert finding.evidence["steps_left"] == pytest.approx(60 * 1024 / 20)
+
+
+def test_flat_memory_is_silent():
+    assert Growth().check(facts()) is None
+    assert Growth().check(facts(memory=memory(1000.0, 2**20))) is None
+
+
+# compute/healthy, other/unnamed
+
+
+def test_a_healthy_training_is_compute_and_nothing_warns():
+    judgement = judge(facts())
+    assert judgement.verdict.bottleneck is Bottleneck.COMPUTE
+    assert judgement.verdict.rule == "compute/healthy"
+    assert judgement.verdict.severity is Severity.INFO
+    assert judgement.verdict.summary == "Compute: the model's own arithmetic takes 97 % of each 100 ms step."
+    assert [finding.rule for finding in judgement.findings] == ["compute/healthy"]
+    assert judgement.failures == ()
+
+
+def test_healthy_gives_way_to_a_warning():
+    judgement = judge(looping(line(61, 12.0, "print(loss)")))
+    assert ("compute/healthy", "host/python-line") in [(f.rule, by) for f, by in judgement.folded]
+
+
+def test_a_step_that_is_not_arithmetic_is_not_called_healthy():
+    assert Healthy().check(facts({"data_wait": 60.0, "forward": 15.0, "backward": 25.0})) is None
+
+
+def test_an_update_longer_than_the_model_is_not_healthy_compute():
+    judgement = judge(updating(optimizer(fused=True)))
+    assert judgement.verdict.bottleneck is Bottleneck.COMPUTE  # forward and backward are still half of the step
+    longer = {"forward": 3.0, "backward": 5.0, "optimizer": 40.0}
+    verdict = judge(facts(longer)).verdict
+    assert (verdict.bottleneck, verdict.severity) == (Bottleneck.OPTIMIZER, Severity.INFO)
+
+
+def test_time_that_no_line_explains_is_other():
+    times = {"forward": 5.0, "backward": 10.0, "other": 30.0}
+    unnamed = facts(times, stages=stages(times, {"other": (line(61, 1.0), line(63, 0.5))}))
+    judgement = judge(unnamed)
+    assert judgement.verdict.bottleneck is Bottleneck.OTHER
+    assert judgement.verdict.rule == "other/unnamed"
+    assert "train.py:61" in judgement.findings[0].why
+
+
+def test_named_lines_leave_nothing_unnamed():
+    assert Unnamed().check(looping(line(61, 12.0, "print(loss)"))) is None
+
+
+def test_a_trifle_is_no_finding_on_a_noisy_run():
+    noisy = replace(steps(48.0), noise_ms=13.0)
+    assert not PythonLine().check(looping(line(61, 12.0, "print(loss)"), steps=noisy))
+
+
+@pytest.mark.parametrize("machine", [cpu(), cpu(None)])
+def test_a_healthy_run_stays_so_whatever_was_not_measured(machine):
+    assert judge(facts(machine=machine)).verdict.bottleneck is Bottleneck.COMPUTE
