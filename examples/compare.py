@@ -16,8 +16,6 @@ before, after = slow["steps"]["median_ms"], cured["steps"]["median_ms"]
 print(f"\n{slow['verdict']['bottleneck']} -> {cured['verdict']['bottleneck']}")
 print(f"a step took {before:.1f} ms, and takes {after:.1f} ms: {before / after:.2f} times as fast")
 for finding in slow["findings"]:
-    gain = finding["gain"]
-    if gain and finding["rule"] == slow["verdict"]["rule"]:
-        print(
-            f"{finding['rule']} had promised {gain['step_ms_low']:.1f} to {gain['step_ms_high']:.1f} ms for its fix"
-        )
+    if finding["gain"] and finding["rule"] == slow["verdict"]["rule"]:
+        low, high = finding["gain"]["step_ms_low"], finding["gain"]["step_ms_high"]
+        print(f"{finding['rule']} had promised {low:.1f} to {high:.1f} ms for its fix")

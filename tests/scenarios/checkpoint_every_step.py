@@ -1,11 +1,11 @@
 """The model and its optimizer are saved after every step.
 
-Planted: torch.save of 31 MB in each step
-Where:   if step % (100 if args.cured else 1) == 0:
+Planted: torch.save of 24 MB in each step
+Where:   if step % (80 if args.cured else 1) == 0:
 Verdict: other
 Rule:    run/checkpoint-dominates
 Span:    checkpoint 0.3
-Cured:   --cured saves after every hundredth step
+Cured:   --cured saves after the last step alone
 """
 
 import argparse
@@ -23,17 +23,17 @@ torch.set_num_threads(1)
 
 inputs = torch.randn(4096, 256)
 labels = inputs[:, :10].argmax(1)
-model = nn.Sequential(nn.Linear(256, 2048), nn.ReLU(), nn.Linear(2048, 1024), nn.ReLU(), nn.Linear(1024, 10))
+model = nn.Sequential(nn.Linear(256, 1536), nn.ReLU(), nn.Linear(1536, 1024), nn.ReLU(), nn.Linear(1024, 10))
 optimizer = torch.optim.AdamW(model.parameters(), fused=True)
 
 with tempfile.TemporaryDirectory() as folder:
-    for step in range(1, 101):
+    for step in range(1, 81):
         chosen = torch.randint(len(inputs), (32,))
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(model(inputs[chosen]), labels[chosen])
         loss.backward()
         optimizer.step()
-        if step % (100 if args.cured else 1) == 0:
+        if step % (80 if args.cured else 1) == 0:
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
             torch.save(state, Path(folder) / "last.pt")
     print(f"loss {loss.item():.3f}")

@@ -30,9 +30,7 @@ optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 def evaluate() -> float:
     model.eval()
     right = sum(
-        (
-            model(inputs[validate][start : start + 128]).argmax(1) == labels[validate][start : start + 128]
-        ).sum()
+        (model(inputs[validate][start : start + 128]).argmax(1) == labels[validate][start : start + 128]).sum()
         for start in range(0, 16384, 128)
     )
     model.train()

@@ -24,9 +24,7 @@ torch.set_num_threads(1)
 WIDTH, BATCH, STEPS = (32, 16, 1500) if args.short else (512, 192, 240)
 data = TensorDataset(torch.randn(STEPS * BATCH, 64), torch.randint(10, (STEPS * BATCH,)))
 loader = DataLoader(data, batch_size=BATCH)
-model = nn.Sequential(
-    nn.Linear(64, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, 10)
-)
+model = nn.Sequential(nn.Linear(64, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, 10))
 optimizer = torch.optim.AdamW(model.parameters())
 
 now = time.perf_counter
@@ -49,8 +47,7 @@ print(
     json.dumps(
         {
             "stages_ms": {
-                stage: [1e3 * (row[number + 1] - row[number]) for row in rows]
-                for number, stage in enumerate(stages)
+                stage: [1e3 * (row[number + 1] - row[number]) for row in rows] for number, stage in enumerate(stages)
             },
             "steps_ms": [1e3 * (after[0] - row[0]) for row, after in pairwise(rows)],
         }

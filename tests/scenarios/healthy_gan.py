@@ -18,11 +18,11 @@ loader = DataLoader(TensorDataset(ring), batch_size=512, shuffle=True, drop_last
 
 def network(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Linear(inputs, 256),
+        nn.Linear(inputs, 384),
         nn.LeakyReLU(0.2),
-        nn.Linear(256, 256),
+        nn.Linear(384, 384),
         nn.LeakyReLU(0.2),
-        nn.Linear(256, outputs),
+        nn.Linear(384, outputs),
     )
 
 
@@ -32,7 +32,7 @@ critic_optimizer = torch.optim.AdamW(critic.parameters(), lr=2e-4, betas=(0.5, 0
 criterion = nn.BCEWithLogitsLoss()
 real, false = torch.ones(512, 1), torch.zeros(512, 1)
 
-for epoch in range(10):
+for epoch in range(8):
     for (points,) in loader:
         made = generator(torch.randn(512, 8))
         critic_loss = criterion(critic(points), real) + criterion(critic(made.detach()), false)

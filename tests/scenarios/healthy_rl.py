@@ -10,11 +10,11 @@ from torch import nn
 torch.manual_seed(0)
 torch.set_num_threads(1)
 
-WORLDS, HORIZON = 512, 8
+WORLDS, HORIZON = 256, 8
 policy = nn.Sequential(nn.Linear(4, 192), nn.Tanh(), nn.Linear(192, 192), nn.Tanh(), nn.Linear(192, 3))
 optimizer = torch.optim.Adam(policy.parameters(), lr=3e-3, fused=True)
 
-for step in range(120):
+for step in range(100):
     place, speed = torch.randn(WORLDS, 2), torch.zeros(WORLDS, 2)
     seen, actions, rewards = [], [], []
     for _ in range(HORIZON):

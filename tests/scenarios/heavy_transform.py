@@ -50,9 +50,7 @@ class Denoised(Dataset):
 
 
 def block(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), nn.BatchNorm2d(outputs), nn.ReLU()
-    )
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), nn.BatchNorm2d(outputs), nn.ReLU())
 
 
 model = nn.Sequential(
@@ -61,7 +59,7 @@ model = nn.Sequential(
 optimizer = torch.optim.AdamW(model.parameters(), fused=True)
 loader = DataLoader(Denoised(), batch_size=16, shuffle=True, num_workers=2, persistent_workers=True)
 
-for epoch in range(6):
+for epoch in range(5):
     for pictures, labels in loader:
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(model(pictures), labels)

@@ -48,9 +48,7 @@ class Remote(Dataset):
         return torch.frombuffer(bytearray(sample), dtype=torch.uint8).float(), index % 10
 
 
-model = nn.Sequential(
-    nn.Linear(SAMPLE_BYTES, 1024), nn.ReLU(), nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, 10)
-)
+model = nn.Sequential(nn.Linear(SAMPLE_BYTES, 1024), nn.ReLU(), nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, 10))
 optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
 
 with slow_store(latency_ms=1.0) as port:

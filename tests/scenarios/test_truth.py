@@ -28,9 +28,7 @@ def measured_both_ways(folder: Path, *arguments: str) -> tuple[dict[str, Any], d
         "run",
         "--quiet",
     ]
-    done = subprocess.run(
-        [*prof, str(SCRIPT), *arguments], cwd=folder, capture_output=True, text=True, timeout=120
-    )
+    done = subprocess.run([*prof, str(SCRIPT), *arguments], cwd=folder, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1]), json.loads((folder / "run" / "summary.json").read_text())
 

@@ -26,9 +26,7 @@ torch.manual_seed(0)
 torch.set_num_threads(1)
 
 library = Path(sysconfig.get_path("stdlib"))
-source = "".join(
-    (library / name).read_text() for name in ("argparse.py", "tarfile.py", "typing.py", "pickle.py")
-)
+source = "".join((library / name).read_text() for name in ("argparse.py", "tarfile.py", "typing.py", "pickle.py"))
 passages = [source[start : start + 2000] for start in range(0, len(source) - 2000, 320)]
 words = sorted(set(TOKEN.findall(source)))
 vocabulary = {word: number for number, word in enumerate(words, start=1)}
