@@ -146,8 +146,7 @@ def _by_stages(facts: Facts, findings: Sequence[Finding]) -> Verdict:
         return Verdict(word, named, Severity.INFO, sentence)
     sentence = (
         f"Compute: {largest.name} is the largest stage with {percent(largest.share)} of each {ms(whole)} "
-        "step, and "
-        "nothing in its way was found."
+        "step, and nothing in its way was found."
     )
     return Verdict(Bottleneck.COMPUTE, None, Severity.INFO, sentence)
 

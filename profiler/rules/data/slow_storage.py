@@ -81,8 +81,7 @@ class SlowStorage(Rule):
         return self.finding(
             title=(
                 f"{percent(supply.wait_share)} of each {ms(supply.step_ms)} step waits for batches that "
-                "spend "
-                f"{ms(supply.load_ms)} of their {ms(supply.batch_ms)} blocked on storage or network"
+                f"spend {ms(supply.load_ms)} of their {ms(supply.batch_ms)} blocked on storage or network"
             ),
             why=(
                 f"Batches are made by {maker(supply)}, blocked for "

@@ -106,11 +106,9 @@ def waits(facts: Facts, threshold: float) -> Supply | str | None:
         return None
     if supply.processes and supply.arrival_ms(supply.batch_ms, supply.processes) < KEEPS_UP * supply.step_ms:
         return (
-            f"the loop waits {percent(supply.wait_share)} of the step although {supply.processes} workers "
-            "could "
-            f"deliver every {ms(supply.arrival_ms(supply.batch_ms, supply.processes))}: making batches is "
-            "not what "
-            "holds it back, handing them over is"
+            f"the loop waits {percent(supply.wait_share)} of the step although {supply.processes} workers could "
+            f"deliver every {ms(supply.arrival_ms(supply.batch_ms, supply.processes))}: making batches is not "
+            "what holds it back; starting the workers every epoch, or handing batches over, may be"
         )
     return supply
 
@@ -137,8 +135,7 @@ def caveat(facts: Facts) -> str:
         return ""
     return (
         " These are host times: while the loop waited the device may still have worked off its queue, so "
-        "that the "
-        "gain can be smaller."
+        "that the gain can be smaller."
     )
 
 

@@ -101,8 +101,7 @@ class PythonLine(Rule):
             ),
             why=(
                 f"The training thread was at this line{function} in {percent(line.share_of_stage)} of the "
-                "samples of "
-                f"{stage.name}, {between}: {ms(line.ms_per_step)} a step.{ran}"
+                f"samples of {stage.name}, {between}: {ms(line.ms_per_step)} a step.{ran}"
             ),
             evidence={
                 "line_ms": line.ms_per_step,

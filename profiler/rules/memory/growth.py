@@ -82,10 +82,8 @@ class Growth(Rule):
             ),
             why=(
                 f"Over {number(steps.measured)} steps {where} grew by {size(memory.growth_bytes)}, and "
-                "it was still "
-                f"growing at the end.{ends} Something of each step is kept: most often a loss with its "
-                "graph, or "
-                "outputs in a list."
+                f"it was still growing at the end.{ends} Something of each step is kept: most often a loss "
+                "with its graph, or outputs in a list."
             ),
             evidence=evidence,
             fix=Fix("Keep numbers, not tensors, of what outlives the step.", _CODE),

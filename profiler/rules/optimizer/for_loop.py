@@ -100,9 +100,9 @@ class ForLoop(Rule):
             ),
             why=(
                 f"{name} runs its for-loop, the default on CPU tensors: several small operators for each of "
-                f"{number(tensors)} tensors ({number(parameters)} parameters), {ms(update_ms)} a step. Its "
-                f"{implementation} "
-                f"implementation makes the same update in {percent(best)} to {percent(worst)} of that time."
+                f"{number(tensors)} tensors ({number(parameters)} parameters), {ms(update_ms)} a step. "
+                f"Its {implementation} implementation makes the same update in {percent(best)} to "
+                f"{percent(worst)} of that time."
             ),
             evidence={
                 "optimizer_step_ms": update_ms,
