@@ -143,17 +143,14 @@ class Stream:
 
     def advance(self, count: int) -> None:
         """Move the cursor over `count` events that `peek` returned."""
-        while self._loaded:
-            seq, events = self._loaded[0]
-            rest = len(events) - self.cursor.offset
-            if count < rest or (count == rest and len(self._loaded) == 1):
-                self.cursor = Cursor(seq, self.cursor.offset + count)
-                return
+        while len(self._loaded) > 1 and self._loaded[1][0] == self._loaded[0][0] + 1:
+            rest = len(self._loaded[0][1]) - self.cursor.offset
+            if count < rest:
+                break
             count -= rest
             self._loaded.pop(0)
-            self.cursor = Cursor(self._loaded[0][0] if self._loaded else seq + 1, 0)
-            if count == 0:
-                return
+            self.cursor = Cursor(self._loaded[0][0], 0)
+        self.cursor = Cursor(self.cursor.seq, self.cursor.offset + count)
 
     def skip_break(self) -> int:
         """Go to the first segment after the break; the number of segments that are missing."""
@@ -175,7 +172,7 @@ class Stream:
             self.notices.append(notice)
         if not self._loaded and seq != self.cursor.seq:
             if seq > self._expected:
-                self._loaded.append((self._expected - 1, NO_EVENTS))
+                self._loaded.append((self._expected - 1, NO_EVENTS))  # the break before what is left
             self.cursor = Cursor(self._loaded[0][0] if self._loaded else seq, 0)
         self._loaded.append((seq, events))
         self._expected = seq + 1
