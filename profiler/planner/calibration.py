@@ -1,0 +1,367 @@
+"""Calibrate a plan by finished runs: what was measured replaces what would be assumed.
+
+In:  `summary.json` of one run, or of several that differ in their batch size.
+Out: `Calibration`, and from it the step at another batch, rank count, worker count or model size.
+
+A step is cut into what grows with the batch (forward, backward, copies), what grows with the parameters
+(optimizer), what stays (`other`), what the ranks exchange (communication), and the loader's floor. From one run
+the part of the work that does not grow with the batch can't be told: it is taken as none, and the interval says so.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from profiler.errors import ProfError
+from profiler.planner.architecture import Counted, Model
+from profiler.planner.catalogue import Device, find, known_device
+from profiler.planner.efficiency import machine
+from profiler.planner.flops import model_flops_per_unit
+from profiler.planner.script import optimizer_name
+
+if TYPE_CHECKING:
+    from profiler.planner.plan import Request
+
+MEASURED_DOUBT = 0.05  # half-width of the interval at the measured point, as a share
+DOUBT_PER_DOUBLING = {"batch": 0.08, "work": 0.10, "parameters": 0.03, "ranks": 0.15, "workers": 0.10}
+OTHER_DEVICE_DOUBT = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one summary says, for one rank. Milliseconds per step, bytes, samples."""
+
+    name: str
+    command: tuple[str, ...]
+    device: str
+    ranks: int
+    cores: int | None
+    batch: int | None  # samples per step
+    growing_ms: float  # forward, backward, host_to_device: with the batch
+    optimizer_ms: float
+    fixed_ms: float  # other
+    communication_ms: float  # exposed
+    waited_ms: float  # data_wait
+    step_ms: float
+    spread: float  # half of p95 − p5 over the median
+    workers: int | None
+    batch_ms: float | None  # one batch's work in a worker, for the loader's own batch
+    loader_batch: int | None
+    parameters: float | None
+    trainable: float | None
+    parameter_bytes: float | None
+    categories: dict[str, float]
+    optimizer: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Runs to predict from; the first is the base, others (of other batch sizes) refine it."""
+
+    runs: tuple[Run, ...]
+    own_model: Model | None = None  # the base's model, counted, where its script was run again on the meta device
+
+    @property
+    def base(self) -> Run:
+        """The run that everything is scaled from."""
+        return self.runs[0]
+
+    @property
+    def ranks(self) -> int:
+        """Ranks of the base run."""
+        return self.base.ranks
+
+    @property
+    def precision(self) -> str:
+        """The recipe whose bytes per parameter the run had."""
+        run = self.base
+        low = run.parameter_bytes and run.parameters and run.parameter_bytes / run.parameters < 3
+        return "bf16" if low else "fp32"
+
+    @property
+    def model(self) -> Model | None:
+        """The measured model: parameters and activations as they were; its FLOPs are not in a summary."""
+        run = self.base
+        if run.parameters is None:
+            return None
+        slope, fixed = _activation_line(self.runs)
+        counted = None
+        if slope is not None:
+            counted = Counted(0.0, 0.0, slope, fixed, 0.5, batch=run.batch or 1)
+        return Model(
+            name=f"the model of {run.name}",
+            source=f"measured by {run.name}",
+            parameters=run.parameters,
+            trainable_parameters=run.trainable if run.trainable is not None else run.parameters,
+            flop_parameters=None,
+            unit="sample",
+            counted=counted,
+            optimizer=run.optimizer,
+            global_batch=None if run.batch is None else run.batch * run.ranks,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredStep:
+    """A predicted step, in seconds, and its interval."""
+
+    compute_s: float
+    optimizer_s: float
+    communication_s: float
+    data_s: float  # the loader's floor; with no workers, its part of the step
+    step_s: float
+    low_s: float
+    high_s: float
+    bound_by: str
+    said: tuple[str, ...]  # what was scaled, a sentence each
+
+
+def read_runs(paths: Sequence[Path]) -> Calibration:
+    """The calibration of run folders (or summary.json files). Raises ProfError for what is none."""
+    return Calibration(tuple(run_of(*_read(path)) for path in paths))
+
+
+def run_of(summary: dict[str, Any], name: str) -> Run:
+    """A run from its summary. Raises ProfError where it holds no steps to calibrate by."""
+    steps, stages = summary.get("steps"), summary.get("stages") or {}
+    if not isinstance(steps, dict) or not steps.get("median_ms"):
+        raise ProfError(f"{name} holds no measured steps, so nothing can be calibrated by it: let it run for 20 steps or more.")
+    settings = summary.get("settings") or {}
+    loader = next((each for each in settings.get("loaders") or [] if each.get("trains")), None)
+    roots = [each for each in settings.get("roots") or [] if not each.get("is_loss")]
+    optimizers = settings.get("optimizers") or []
+    workers = summary.get("workers") or {}
+    run = summary.get("run") or {}
+    means = {stage: float(value.get("mean_ms") or 0.0) for stage, value in stages.items()}
+    mean, median = float(steps.get("mean_ms") or 0.0) or sum(means.values()), float(steps["median_ms"])
+    scale = median / mean if mean else 1.0  # outliers belong to the mean, not to the step that is predicted
+    loader_batch = None if loader is None else loader.get("batch_size")
+    batches = steps.get("batches") or steps.get("micro_batches") or 1.0
+    batch = None if loader_batch is None else round(loader_batch * max(1.0, batches))
+    growing = sum(means.get(stage, 0.0) for stage in ("forward", "backward", "host_to_device"))
+    known = growing + sum(means.get(stage, 0.0) for stage in ("optimizer", "communication", "data_wait"))
+    spread = (float(steps.get("p95_ms") or median) - float(steps.get("p5_ms") or median)) / 2 / median
+    memory = summary.get("memory") or {}
+    return Run(
+        name=name,
+        command=tuple(run.get("command") or ()),
+        device=str(run.get("device") or "cpu"),
+        ranks=int(run.get("ranks") or 1),
+        cores=run.get("cores"),
+        batch=batch,
+        growing_ms=growing * scale,
+        optimizer_ms=means.get("optimizer", 0.0) * scale,
+        fixed_ms=max(0.0, mean - known) * scale,
+        communication_ms=means.get("communication", 0.0) * scale,
+        waited_ms=means.get("data_wait", 0.0) * scale,
+        step_ms=median,
+        spread=max(0.0, spread),
+        workers=None if loader is None else loader.get("num_workers"),
+        batch_ms=workers.get("batch_ms"),
+        loader_batch=loader_batch,
+        parameters=float(sum(each["parameters"] for each in roots)) if roots else None,
+        trainable=float(sum(each["trainable_parameters"] for each in roots)) if roots else None,
+        parameter_bytes=float(sum(each["parameter_bytes"] for each in roots)) if roots else None,
+        categories={key: float(value) for key, value in (memory.get("categories") or {}).items() if value is not None},
+        optimizer=optimizer_name(optimizers[0]["name"], False) if optimizers else None,
+    )
+
+
+def measured_device(calibration: Calibration, own: dict[str, Any]) -> Device:
+    """The device that the run ran on: a catalogue's, or this machine for a run on CPU."""
+    name = calibration.base.device
+    if name.lower() == "cpu":
+        return machine()
+    words = name.lower().replace("nvidia", "").replace("geforce", "").replace("amd", "").replace("instinct", "")
+    try:
+        return known_device("-".join(words.split()), own)
+    except ProfError:
+        from profiler.planner.catalogue import device_entries
+
+        for part in words.replace("-", " ").split():
+            if any(part in key for key in device_entries(own)) and len(part) > 2:
+                return known_device(find("GPU", part, device_entries(own)), own)
+        raise
+
+
+def calibrate(request: Request, calibration: Calibration, *, workers: int | None = None) -> Request:
+    """The request with what the run measured. Raises ProfError when the run lacks what the plan needs."""
+    run = calibration.base
+    batch = run.batch
+    if batch is None and request.micro_batch is None and request.global_batch is None:
+        raise ProfError(f"{run.name} shows no batch size (it used no DataLoader): pass --micro-batch.")
+    if batch is None:
+        batch = request.micro_batch or max(1, (request.global_batch or 1) // max(1, request.devices))
+        calibration = replace(calibration, runs=(replace(run, batch=batch), *calibration.runs[1:]))
+    model = request.model
+    if model is not None and not model.source.startswith("measured by") and calibration.own_model is None:
+        calibration = replace(calibration, own_model=_own_model(calibration))
+        model = _rescaled(model, calibration)
+    micro = request.micro_batch
+    if micro is None and request.global_batch is None:
+        micro = batch
+    return replace(request, model=model, micro_batch=micro, calibration=calibration, workers=workers)
+
+
+def predict(
+    calibration: Calibration, *, samples: float, ranks: int, workers: int | None, model: Model | None, device: Device | None = None
+) -> MeasuredStep:
+    """The step of one rank with that many samples of its own; `model` where it is another than the run's."""
+    run, said = calibration.base, []
+    batch = float(run.batch or samples)
+    work, parameters = _work_ratios(calibration, model)
+    fixed_ms, slope_ms = _compute_line(calibration.runs)
+    growing = (fixed_ms + slope_ms * samples) * work
+    optimizer = run.optimizer_ms * parameters
+    communication = _communication_ms(run, ranks, parameters, device)
+    rest = growing + optimizer + run.fixed_ms + communication
+    data, serial = _data_ms(run, samples, workers)
+    step = rest + data if serial else max(rest + _hand_over_ms(run), data)
+    doubt = max(MEASURED_DOUBT, min(run.spread, 0.25))
+    moved = {"batch": samples / batch, "work": work, "parameters": parameters, "ranks": ranks / run.ranks}
+    if workers is not None and run.workers is not None:
+        moved["workers"] = max(workers, 1) / max(run.workers, 1)
+    if len(calibration.runs) > 1:
+        sizes = [float(each.batch) for each in calibration.runs if each.batch]
+        nearest = min(sizes, key=lambda size: abs(math.log(samples / size)), default=batch)
+        moved["batch"] = samples / nearest
+    for name, ratio in moved.items():
+        doubt += DOUBT_PER_DOUBLING[name] * abs(math.log2(ratio))
+        if abs(math.log2(ratio)) > 0.01:
+            said.append(f"{name} x {ratio:.3g} against the run")
+    terms = {"compute": growing + run.fixed_ms + optimizer, "communication": communication, "data-loading": data}
+    bound = "data-loading" if not serial and data > rest else max(terms, key=lambda name: terms[name])
+    return MeasuredStep(
+        compute_s=(growing + run.fixed_ms) / 1e3,
+        optimizer_s=optimizer / 1e3,
+        communication_s=communication / 1e3,
+        data_s=data / 1e3,
+        step_s=step / 1e3,
+        low_s=step / (1 + doubt) / 1e3,
+        high_s=step * (1 + doubt) / 1e3,
+        bound_by=bound,
+        said=tuple(said),
+    )
+
+
+def _read(path: Path) -> tuple[dict[str, Any], str]:
+    file = path / "summary.json" if path.is_dir() else path
+    try:
+        value = json.loads(file.read_bytes())
+    except OSError as error:
+        raise ProfError(
+            f"{file} can't be read ({error.strerror}): pass the folder of a finished run, as `prof list` shows it."
+        ) from error
+    except ValueError as error:
+        raise ProfError(f"{file} is damaged: it is not JSON.") from error
+    if not isinstance(value, dict) or value.get("schema_version") != 1:
+        raise ProfError(f"{file} is not a summary of schema 1.")
+    return value, (path if path.is_dir() else path.parent).name
+
+
+def _compute_line(runs: tuple[Run, ...]) -> tuple[float, float]:
+    """Fixed milliseconds and milliseconds per sample of the growing part; least squares over several runs."""
+    points = [(float(run.batch), run.growing_ms) for run in runs if run.batch]
+    if len({x for x, _ in points}) < 2:
+        x, y = points[0]
+        return 0.0, y / x
+    mean_x, mean_y = (sum(values) / len(points) for values in zip(*points, strict=True))
+    slope = sum((x - mean_x) * (y - mean_y) for x, y in points) / sum((x - mean_x) ** 2 for x, _ in points)
+    fixed = mean_y - slope * mean_x
+    if slope <= 0:
+        return mean_y, 0.0
+    return (fixed, slope) if fixed > 0 else (0.0, sum(y for _, y in points) / sum(x for x, _ in points))
+
+
+def _activation_line(runs: tuple[Run, ...]) -> tuple[float | None, float]:
+    points = [(float(run.batch), run.categories["activations"]) for run in runs if run.batch and "activations" in run.categories]
+    if not points:
+        return None, 0.0
+    if len({x for x, _ in points}) < 2:
+        return points[0][1] / points[0][0], 0.0
+    (x1, y1), (x2, y2) = min(points), max(points)
+    slope = (y2 - y1) / (x2 - x1)
+    return slope, max(0.0, y1 - slope * x1)
+
+
+def _work_ratios(calibration: Calibration, model: Model | None) -> tuple[float, float]:
+    """FLOPs per sample and parameters, planned over measured; 1 for the run's own model."""
+    own = calibration.own_model
+    if model is None or own is None:
+        return 1.0, 1.0
+    new, old = model_flops_per_unit(model, attention=True), model_flops_per_unit(own, attention=True)
+    return (new / old if new and old else 1.0), model.trainable_parameters / own.trainable_parameters
+
+
+def _own_model(calibration: Calibration) -> Model:
+    """The run's own model, found by running its command's script on the meta device."""
+    from profiler.planner.script import find_model
+
+    command = calibration.base.command
+    start = next((index for index, word in enumerate(command) if word.endswith(".py")), None)
+    if start is None:
+        raise ProfError(
+            f"{calibration.base.name} ran no script that can be compared with another model: plan without --from, "
+            "or without another model."
+        )
+    return find_model(command[start:])
+
+
+def _rescaled(model: Model, calibration: Calibration) -> Model:
+    """The planned model with its counted activations corrected by what the run measured of its own."""
+    own, run = calibration.own_model, calibration.base
+    measured = run.categories.get("activations")
+    if own is None or own.counted is None or model.counted is None or measured is None or not run.batch:
+        return model
+    expected = own.counted.activation_fixed_bytes + own.counted.activation_bytes_per_sample * run.batch
+    factor = measured / expected if expected else 1.0
+    counted = replace(
+        model.counted,
+        activation_bytes_per_sample=model.counted.activation_bytes_per_sample * factor,
+        activation_fixed_bytes=model.counted.activation_fixed_bytes * factor,
+    )
+    return replace(model, counted=counted)
+
+
+def _communication_ms(run: Run, ranks: int, parameters: float, device: Device | None) -> float:
+    """Exposed communication: scaled by the ring's 2(n−1)/n; from one rank, the network's rate with nothing hidden."""
+    if ranks <= 1:
+        return 0.0
+    if run.ranks > 1:
+        return run.communication_ms * parameters * ((ranks - 1) / ranks) / ((run.ranks - 1) / run.ranks)
+    from profiler.planner.timing import LINK_EFFICIENCY
+
+    gradients = (run.trainable or 0.0) * parameters * 4.0
+    rate = 1.25e9
+    if device is not None:
+        inside = ranks <= device.devices_per_node and device.link_bytes_per_s
+        rate = float(inside or device.network_bytes_per_s)
+    transfer = 2 * (ranks - 1) / ranks * gradients / (rate * LINK_EFFICIENCY) * 1e3
+    hidden = 0.5 * run.growing_ms  # DDP reduces behind most of the backward pass
+    return max(0.1 * transfer, transfer - hidden)
+
+
+def _hand_over_ms(run: Run) -> float:
+    """What a batch costs the loop when it lies ready: the wait of a run whose workers kept up."""
+    if not run.workers or run.batch_ms is None:
+        return run.waited_ms if run.workers else 0.0
+    keeps_up = run.batch_ms / run.workers < 0.8 * (run.step_ms - run.waited_ms)
+    return run.waited_ms if keeps_up else 0.0
+
+
+def _data_ms(run: Run, samples: float, workers: int | None) -> tuple[float, bool]:
+    """Milliseconds that the loader needs per step, and whether the training thread spends them itself."""
+    count = run.workers if workers is None else workers
+    if run.batch_ms is None or not run.loader_batch:
+        return run.waited_ms * samples / float(run.batch or samples), not count
+    work = run.batch_ms * samples / run.loader_batch
+    if count:
+        return work / count, False
+    return (run.waited_ms * samples / float(run.batch or samples)) if not run.workers else work, True
+
+

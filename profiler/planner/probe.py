@@ -1,0 +1,269 @@
+"""Runs in a process of its own: a user's training script, up to its first backward pass, on the meta device.
+
+    python -m profiler.planner.probe RESULT.json SCRIPT [ARGS…]
+
+Every parameter moves to the meta device as it is registered, so models of any size are built in no memory; data
+stays real. Forward passes of root modules are counted; the first backward pass or optimizer step ends the script.
+Nothing is trained, no accelerator is touched: calls for one are answered with the CPU.
+"""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree
+
+from profiler.planner import count
+
+ACCELERATORS = ("cuda", "mps", "xpu", "hpu", "npu")
+MAX_ROOTS = 16
+
+
+class Enough(BaseException):
+    """The script came to its first backward pass."""
+
+
+class Redirect(TorchFunctionMode):
+    """Accelerators become the CPU, and what meets a meta tensor becomes meta."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        name = getattr(function, "__name__", "")
+        leaves = [leaf for leaf in _pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        meta = any(leaf.is_meta for leaf in leaves)
+        if name in ("cuda", "pin_memory", "xpu") or (name == "cpu" and meta):
+            return args[0]
+        if meta and name in _READS:
+            return _READS[name](args[0])
+        if "device" in kwargs:
+            kwargs["device"] = _device(kwargs["device"], meta)
+        if name == "to":
+            args = (args[0], *(_device(value, meta) for value in args[1:]))
+        if meta and any(not leaf.is_meta and leaf.dim() for leaf in leaves):
+            args, kwargs = _pytree.tree_map(_to_meta, (args, kwargs))
+        return function(*args, **kwargs)
+
+
+def _read_scalar(tensor: torch.Tensor) -> Any:
+    return 1.0 if tensor.dtype.is_floating_point else 1
+
+
+_READS = {
+    "item": _read_scalar,
+    "tolist": lambda tensor: np.zeros(tuple(tensor.shape)).tolist(),
+    "numpy": lambda tensor: np.zeros(tuple(tensor.shape), dtype=np.float32),
+    "__bool__": lambda _: False,
+    "__float__": lambda _: 1.0,
+    "__int__": lambda _: 1,
+    "__index__": lambda _: 0,
+    "__array__": lambda tensor: np.zeros(tuple(tensor.shape), dtype=np.float32),
+    "__repr__": lambda tensor: f"tensor(..., device='meta', size={tuple(tensor.shape)})",
+    "__format__": lambda _: "1.0",
+}
+
+
+def _device(value: Any, meta: bool) -> Any:
+    """A device argument without accelerators; meta tensors stay where they are."""
+    if isinstance(value, torch.device):
+        kind = value.type
+    elif isinstance(value, str) and value.split(":")[0] in (*ACCELERATORS, "cpu", "meta"):
+        kind = value.split(":")[0]
+    elif isinstance(value, int) and not isinstance(value, bool):
+        kind = "cuda"
+    else:
+        return value
+    if kind in ACCELERATORS or kind == "cpu":
+        return torch.device("meta" if meta else "cpu")
+    return value
+
+
+def _to_meta(leaf: Any) -> Any:
+    return leaf.to("meta") if isinstance(leaf, torch.Tensor) and not leaf.is_meta else leaf
+
+
+class Observer:
+    """Sees root modules run, counts them, and ends the script at its first backward pass."""
+
+    def __init__(self) -> None:
+        self.roots: list[torch.nn.Module] = []
+        self.counted: list[Any] = []
+        self.optimizer: str | None = None
+        self.momentum = False
+        self.autocast = False
+        self.loss_bytes: int | None = None
+        self.problem: str | None = None
+        self._depth = 0
+        self._counting: count.Counting | None = None
+        self._forward_bytes = 0
+
+    def call(self, plain: Any, module: torch.nn.Module, args: Any, kwargs: Any) -> Any:
+        """A module's call: a root in training is counted on the way."""
+        is_root = self._depth == 0 and torch.is_grad_enabled() and module.training
+        if not is_root or next(module.parameters(), None) is None:
+            self._depth += 1
+            try:
+                return plain(module, *args, **kwargs)
+            finally:
+                self._depth -= 1
+        args, kwargs = _pytree.tree_map(_to_meta, (args, kwargs))
+        self._depth += 1
+        try:
+            if module not in self.roots and len(self.roots) < MAX_ROOTS:
+                self._count(module, args, kwargs)
+            if self._counting is None:
+                tensors = [each for root in self.roots for each in (*root.parameters(), *root.buffers())]
+                self._counting = count.Counting(tensors)
+                self._counting.__enter__()
+            before = self._counting.saved_bytes
+            output = plain(module, *args, **kwargs)
+            self._forward_bytes += self._counting.saved_bytes - before
+            return output
+        finally:
+            self._depth -= 1
+
+    def _count(self, module: torch.nn.Module, args: Any, kwargs: Any) -> None:
+        if self._counting is not None:
+            self._counting.__exit__(None, None, None)
+            self._counting, self._forward_bytes = None, 0
+        self.autocast = self.autocast or torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
+        self.counted.append(count.measure(module, (args, kwargs)))
+        self.roots.append(module)
+
+    def enough(self) -> None:
+        """The first backward pass, or optimizer step."""
+        if not self.roots:
+            return
+        if self._counting is not None:
+            self.loss_bytes = self._counting.saved_bytes - self._forward_bytes
+        raise Enough
+
+    def result(self) -> dict[str, Any]:
+        """What was seen, as plain values."""
+        parameters = {id(each): each for root in self.roots for each in root.parameters()}
+        buffers = {id(each): each for root in self.roots for each in root.buffers()}
+        batch = max((each.batch for each in self.counted), default=1)
+        loss = (self.loss_bytes or 0) / batch
+        saved = sum(each.activation_bytes_per_sample for each in self.counted)
+        low = sum(each.activation_bytes_per_sample * each.low_precision_share for each in self.counted)
+        return {
+            "name": " + ".join(type(root).__name__ for root in self.roots),
+            "parameters": sum(each.numel() for each in parameters.values()),
+            "trainable_parameters": sum(each.numel() for each in parameters.values() if each.requires_grad),
+            "buffers": sum(each.numel() for each in buffers.values()),
+            "largest_layer_parameters": count.largest_layer(self.roots),
+            "batch": batch,
+            "flops_per_sample": sum(each.flops_per_sample for each in self.counted),
+            "flops_fixed": sum(each.flops_fixed for each in self.counted),
+            "activation_bytes_per_sample": saved + loss,
+            "activation_fixed_bytes": sum(each.activation_fixed_bytes for each in self.counted),
+            "low_precision_share": (low + loss) / (saved + loss) if saved + loss else 0.5,
+            "optimizer": self.optimizer,
+            "momentum": self.momentum,
+            "autocast": self.autocast,
+            "reached_loss": self.loss_bytes is not None,
+            "problem": self.problem,
+        }
+
+
+def install(observer: Observer) -> None:
+    """Put the probe between the script and torch."""
+    module_class: Any = torch.nn.Module
+    plain_call = module_class.__call__
+    module_class.__call__ = lambda self, *args, **kwargs: observer.call(plain_call, self, args, kwargs)
+    registry: Any = torch.nn.modules.module
+    registry.register_module_parameter_registration_hook(_parameter_on_meta)
+    registry.register_module_buffer_registration_hook(lambda _module, _name, buffer: _buffer_on_meta(buffer))
+    torch.nn.functional.scaled_dot_product_attention = count.fused_attention  # type: ignore[assignment]
+    # a function each: torch._dynamo refuses one object under two names
+    torch.autograd.backward = lambda *_, **__: observer.enough()  # type: ignore[assignment]
+    torch.autograd.grad = lambda *_, **__: observer.enough()  # type: ignore[assignment]
+    torch.Tensor.backward = lambda *_, **__: observer.enough()  # type: ignore[method-assign, assignment]
+    optimizer_class: Any = torch.optim.Optimizer
+    plain_init = optimizer_class.__init__
+
+    def init(self: Any, params: Any, defaults: Any) -> None:
+        observer.optimizer = observer.optimizer or type(self).__name__
+        observer.momentum = observer.momentum or bool(defaults.get("momentum"))
+        plain_init(self, params, defaults)
+
+    optimizer_class.__init__ = init
+    optimizer_class.profile_hook_step = staticmethod(lambda _step: lambda *_, **__: observer.enough())
+    _without_accelerators()
+
+
+def _parameter_on_meta(_module: Any, _name: str, parameter: Any) -> Any:
+    if parameter is None or parameter.is_meta:
+        return parameter
+    moved = torch.nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=parameter.requires_grad)
+    moved.__dict__.update(parameter.__dict__)
+    return moved
+
+
+def _buffer_on_meta(buffer: Any) -> Any:
+    return buffer if buffer is None or buffer.is_meta else torch.empty_like(buffer, device="meta")
+
+
+def _without_accelerators() -> None:
+    cuda: Any = torch.cuda
+    cuda.is_available = lambda: False
+    cuda.device_count = lambda: 0
+    for name in ("set_device", "synchronize", "empty_cache", "reset_peak_memory_stats", "manual_seed", "manual_seed_all"):
+        setattr(cuda, name, lambda *_args, **_kwargs: None)
+    torch.backends.mps.is_available = lambda: False  # type: ignore[assignment]
+    torch.compile = lambda model=None, **_: model if model is not None else lambda each: each  # type: ignore[assignment]
+    torch.nn.Module.compile = lambda self, *_args, **_kwargs: None  # type: ignore[method-assign, assignment]
+    if torch.distributed.is_available():
+        start: Any = torch.distributed.init_process_group
+
+        def alone(*_: Any, **__: Any) -> None:
+            store = Path(tempfile.mkdtemp(prefix="prof-plan-")) / "store"
+            start("gloo", init_method=f"file://{store}", rank=0, world_size=1)
+
+        torch.distributed.init_process_group = alone  # type: ignore[assignment]
+        parallel: Any = torch.nn.parallel
+        parallel.DistributedDataParallel = Wrapped
+
+
+class Wrapped(torch.nn.Module):
+    """Stands for DistributedDataParallel: the module alone, since the plan adds the ranks."""
+
+    def __init__(self, module: torch.nn.Module, *_: Any, **__: Any) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The module's own."""
+        return self.module(*args, **kwargs)
+
+
+def main() -> None:
+    """Run the script under the probe and write what was seen."""
+    result, script, *arguments = sys.argv[1:]
+    sys.argv = [script, *arguments]
+    sys.path[0] = str(Path(script).resolve().parent)
+    observer = Observer()
+    install(observer)
+    try:
+        with Redirect():
+            runpy.run_path(script, run_name="__main__")
+    except Enough:
+        pass
+    except SystemExit as error:
+        observer.problem = f"it ended by itself with exit code {error.code}"
+    except BaseException as error:
+        observer.problem = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+        if not isinstance(error, Exception):
+            observer.problem = f"it was ended by {type(error).__name__}"
+    Path(result).write_text(json.dumps(observer.result()), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""A plan for people: a terminal table and an HTML page."""

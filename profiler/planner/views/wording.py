@@ -1,0 +1,166 @@
+"""Sentences that the terminal and the page share."""
+
+from __future__ import annotations
+
+from profiler.planner.alternatives import Alternative
+from profiler.planner.plan import Plan
+from profiler.planner.quantity import bytes_text, count_text, duration_text, money_text
+
+BOUND = {
+    "compute": "arithmetic",
+    "memory-bandwidth": "memory bandwidth",
+    "communication": "the network",
+    "data-loading": "data loading",
+}
+FIT = {"yes": "fits", "no": "does not fit", "unsure": "may fit"}
+
+
+def title(plan: Plan) -> str:
+    """What is planned: "GPT-3 175B on 1,024 x NVIDIA A100 SXM4 80 GB"."""
+    model = plan.request.model
+    name = model.name if model else f"{plan.request.flops:.3g} FLOPs"
+    return f"{name} on {plan.request.devices:,} x {plan.request.device.name}"
+
+
+def answers(plan: Plan) -> list[tuple[str, str]]:
+    """The three questions and their answers, a sentence each."""
+    return [("Will it fit?", fit_sentence(plan)), ("How long?", time_sentence(plan)), ("What will it cost?", cost_sentence(plan))]
+
+
+def fit_sentence(plan: Plan) -> str:
+    """Does it fit, with the margin and the doubt."""
+    memory = plan.memory
+    if plan.request.model is None:
+        return "Not known: no model was given, only FLOPs."
+    low, high = memory.per_device
+    device = bytes_text(memory.device_bytes)
+    if low is None or high is None:
+        states = sum(value or 0.0 for name, value in memory.device_parts.items() if name != "activations")
+        doubt = "more than the device has" if memory.fits == "no" else "activations are not known"
+        return f"{FIT[memory.fits].capitalize()}: states alone take {bytes_text(states)} of {device} per device; {doubt}."
+    span = bytes_text(low) if bytes_text(low) == bytes_text(high) else f"{bytes_text(low)} to {bytes_text(high)}"
+    if memory.fits == "yes":
+        tail = f"at least {bytes_text(memory.device_bytes - high)} are left"
+    elif memory.fits == "no":
+        tail = f"at least {bytes_text(low - memory.device_bytes)} too much"
+    else:
+        tail = "it depends on fragmentation and temporary buffers: measure a step, or make room"
+    return f"{FIT[memory.fits].capitalize()}: {span} of {device} per device; {tail}."
+
+
+def least_sentence(plan: Plan) -> str | None:
+    """The least device count, where one was looked for."""
+    request, least = plan.request, plan.memory.least_devices
+    if request.model is None:
+        return None
+    if least is None:
+        return f"No number of devices makes it surely fit with {request.strategy}, tp {request.tensor}, pp {request.pipeline}."
+    return f"The least number of devices on which it surely fits laid out like this: {least:,}."
+
+
+def time_sentence(plan: Plan) -> str:
+    """Time, its range, and what bounds it."""
+    time = plan.time
+    bound = f", bound by {BOUND[time.bound_by]}" if time.bound_by else ""
+    step = "" if time.step_s is None else f"{duration_text(time.step_s)} a step"
+    if time.seconds is None:
+        if time.step_s is None:
+            return "Not known: pass --tokens, --dataset-size or --flops."
+        return f"{step}{_span(time.step_range_s)}{bound}; pass --tokens or --dataset-size for the whole training."
+    whole = f"{duration_text(time.seconds)}{_span(time.seconds_range)}"
+    return f"{whole}{bound}{f'; {step}' if step else ''}."
+
+
+def cost_sentence(plan: Plan) -> str:
+    """Cost, its range, and energy."""
+    cost, time = plan.cost, plan.time
+    if time.device_hours is None:
+        return "Not known without the length of the training."
+    hours = f"{time.device_hours:,.0f} device-hours" if time.device_hours >= 10 else f"{time.device_hours:.2g} device-hours"
+    energy = "" if cost.kwh is None else f", {energy_text(cost.kwh)}"
+    if cost.usd is None:
+        return f"{hours}{energy}; pass --price for dollars."
+    around = ""
+    if cost.usd_range and money_text(cost.usd_range[0]) != money_text(cost.usd_range[1]):
+        around = f" ({money_text(cost.usd_range[0])} to {money_text(cost.usd_range[1])})"
+    return f"{money_text(cost.usd)}{around}: {hours} at ${cost.price_per_device_hour:g}{energy}."
+
+
+def energy_text(kwh: float) -> str:
+    """Energy in the unit that fits."""
+    if kwh >= 1e6:
+        return f"{kwh / 1e6:,.2f} GWh"
+    return f"{kwh / 1e3:,.1f} MWh" if kwh >= 1e3 else f"{kwh:.3g} kWh"
+
+
+def utilisation_sentence(plan: Plan) -> str | None:
+    """MFU and HFU apart."""
+    if plan.time.mfu is None or plan.time.hfu is None:
+        return None
+    return f"MFU {plan.time.mfu:.1%}, HFU {plan.time.hfu:.1%} of the dense peak"
+
+
+def memory_rows(plan: Plan) -> list[tuple[str, str, str]]:
+    """Category, one replica before sharding, one device after it."""
+    memory = plan.memory
+    if plan.request.model is None:
+        return []
+    parts = memory.device_parts
+    rows = [
+        ("parameters", bytes_text(memory.parameters), bytes_text(parts["parameters"])),
+        ("gradients", bytes_text(memory.gradients), bytes_text(parts["gradients"])),
+        ("optimizer states", bytes_text(memory.optimizer), bytes_text(parts["optimizer"])),
+        ("activations", bytes_text(memory.activations), bytes_text(parts["activations"])),
+        ("buffers, context, slack", "", f"{bytes_text(memory.buffers[0])} to {bytes_text(memory.buffers[1])}"),
+    ]
+    low, high = memory.per_device
+    known = "not known" if low is None or high is None else f"{bytes_text(low)} to {bytes_text(high)}"
+    if memory.activations is None:
+        rows.append(("sum without activations", bytes_text(memory.total), known))
+    else:
+        rows.append(("sum", bytes_text(memory.total), known))
+    if memory.host:
+        rows.append(("in the host's memory", "", bytes_text(memory.host)))
+    return rows
+
+
+def term_rows(plan: Plan) -> list[tuple[str, str, str]]:
+    """Terms of the step: name, time, share."""
+    step = plan.time.step_s
+    if not step:
+        return []
+    rows = []
+    for name, seconds in plan.time.terms_s.items():
+        if name == "data-loading" and plan.request.loader_samples_per_s is None:
+            rows.append(("data loading", "not measured", ""))
+        elif seconds > 0:
+            label = BOUND.get(name, name.replace("communication, hidden", "the network, hidden behind arithmetic"))
+            rows.append((label, duration_text(seconds), f"{seconds / step:.0%}"))
+    return rows
+
+
+def alternative_cells(other: Alternative) -> tuple[str, str, str, str]:
+    """A change: its text, whether it fits, time, cost."""
+    time = other.plan.time
+    length = duration_text(time.seconds) if time.seconds is not None else ""
+    if time.seconds is None and time.step_s is not None:
+        length = f"{duration_text(time.step_s)} a step"
+    cost = money_text(other.plan.cost.usd) if other.plan.cost.usd is not None else ""
+    return other.change, FIT[other.fits], length, cost
+
+
+def model_sentence(plan: Plan) -> str | None:
+    """How large the model is, and where its description comes from."""
+    model = plan.request.model
+    if model is None:
+        return None
+    size = f"{count_text(model.parameters)} parameters"
+    if model.trainable_parameters < model.parameters:
+        size += f", {count_text(model.trainable_parameters)} of them trainable"
+    return f"{size} ({model.source})"
+
+
+def _span(around: tuple[float, float] | None) -> str:
+    if around is None or duration_text(around[0]) == duration_text(around[1]):
+        return ""
+    return f" ({duration_text(around[0])} to {duration_text(around[1])})"
