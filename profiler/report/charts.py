@@ -313,7 +313,4 @@ def _layout(x_title: str, y_title: str, height: int) -> dict[str, Any]:
 
 def _rounded(values: Sequence[float | None], digits: int = 5) -> list[Any]:
     """Numbers with so many significant digits: the file stays small."""
-    return [
-        float(f"{value:.{digits}g}") if value is not None and math.isfinite(value) else None
-        for value in values
-    ]
+    return [float(f"{value:.{digits}g}") if value is not None and math.isfinite(value) else None for value in values]

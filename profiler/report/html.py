@@ -27,6 +27,7 @@ from profiler.analysis.facts import (
     Facts,
     LineTime,
     LoaderSettings,
+    MemoryFacts,
     OptimizerSettings,
     RootSettings,
     Site,
@@ -100,6 +101,7 @@ def render_html(result: Result) -> str:
             setting_rows=_setting_rows(facts),
             identity=_identity(facts),
             overhead_text=wording.overhead(facts),
+            has_memory=_has_memory(facts.memory),
             charts=figures,
             chart_json=embedded_json({name: chart.figure for name, chart in figures.items()}),
             style=Markup((HERE / "templates" / "report.css").read_text(encoding="utf-8")),
@@ -208,6 +210,14 @@ def _category_parts(categories: dict[str, int]) -> list[Part]:
         for index, ((name, size), colour) in enumerate(zip(categories.items(), colours, strict=False))
         if size > 0
     ]
+
+
+def _has_memory(memory: MemoryFacts) -> bool:
+    """Whether there is anything to say of memory."""
+    peaks = (memory.peak_rss_bytes, memory.peak_device_bytes, memory.workers_peak_rss_bytes)
+    return any(peak is not None for peak in peaks) or bool(
+        memory.categories_bytes or memory.stage_peak_bytes or memory.activations_by_module or len(memory.timeline) > 1
+    )
 
 
 def _span_colours(spans: tuple[SpanFacts, ...]) -> dict[str, str]:

@@ -17,7 +17,7 @@ _STAGES = {
     "backward": "#0072b2",
     "optimizer": "#009e73",
     "communication": "#cc79a7",
-    "other": "#9aa1ab",
+    "other": "#c2c7cf",
 }
 _USER_STAGES = ("#e69f00", "#7b6fb0", "#8c564b", "#b5c334")
 SPANS = {

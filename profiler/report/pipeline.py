@@ -25,11 +25,11 @@ def make_report(run_dir: Path, *, html: bool = True, cwd: Path | None = None) ->
 
     Raises ProfError when there is no record to read or the folder can't be written.
     """
+    require_record(run_dir)
     from profiler.analysis.build import read_facts
     from profiler.rules.catalogue import judge
     from profiler.rules.config import RulesConfig
 
-    require_record(run_dir)
     facts = read_facts(run_dir)
     config = RulesConfig.from_table(read_table(cwd or Path.cwd()))
     result = Result(facts, judge(facts, config))
@@ -44,9 +44,7 @@ def has_record(run_dir: Path) -> bool:
 def require_record(run_dir: Path) -> None:
     """Raise ProfError, in one sentence, when a folder holds no record of a run."""
     if not run_dir.is_dir():
-        raise ProfError(
-            f"{run_dir} is not a folder: give a run's name or its path; `prof list` shows the runs."
-        )
+        raise ProfError(f"{run_dir} is not a folder: give a run's name or its path; `prof list` shows the runs.")
     if has_record(run_dir):
         return
     kept = [name for name in (SUMMARY_JSON, REPORT_HTML) if (run_dir / name).exists()]

@@ -47,9 +47,7 @@ def list_runs(directory: Path) -> list[RunLine]:
     """The runs of a folder, newest first. Raises ProfError when the folder is none."""
     if directory.exists() and not directory.is_dir():
         raise ProfError(f"{directory} is not a folder.")
-    return sorted(
-        map(_run_line, _run_directories(directory)), key=lambda run: run.started_unix_s, reverse=True
-    )
+    return sorted(map(_run_line, _run_directories(directory)), key=lambda run: run.started_unix_s, reverse=True)
 
 
 def _run_directories(directory: Path) -> list[Path]:

@@ -83,9 +83,7 @@ def read_summary(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ProfError(f"{path} can't be read: {error.strerror or error}.") from error
     except (ValueError, RecursionError) as error:
-        raise ProfError(
-            f"{path} is damaged: it is not JSON; `prof report {path.parent}` writes it anew."
-        ) from error
+        raise ProfError(f"{path} is damaged: it is not JSON; `prof report {path.parent}` writes it anew.") from error
     version = value.get("schema_version") if isinstance(value, dict) else None
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise ProfError(f"{path} is not a summary of prof: it names no schema_version.")
@@ -153,9 +151,7 @@ def _memory(facts: Facts) -> dict[str, Any]:
         "workers_peak_rss_bytes": memory.workers_peak_rss_bytes,
         "stages": {name: {"peak_bytes": peak} for name, peak in memory.stage_peak_bytes.items()},
         "categories": memory.categories_bytes,
-        "activations_by_module": [
-            {"module": name, "bytes": size} for name, size in memory.activations_by_module
-        ],
+        "activations_by_module": [{"module": name, "bytes": size} for name, size in memory.activations_by_module],
         "growth_bytes_per_step": memory.growth_bytes_per_step,
         "growth_bytes": memory.growth_bytes,
     }

@@ -125,9 +125,7 @@ def _labelled() -> Table:
 def _top_finding(finding: Finding, facts: Facts) -> RenderableType:
     where = wording.fix_place(finding, facts.root)
     table = _labelled()
-    table.add_row(
-        "Finding", Text.assemble((printable(finding.title), "bold"), (f"  {printable(finding.rule)}", "dim"))
-    )
+    table.add_row("Finding", Text.assemble((printable(finding.title), "bold"), (f"  {printable(finding.rule)}", "dim")))
     place = (f"  {printable(where)}" if where else "", "cyan")
     table.add_row("Change", Text.assemble(printable(finding.fix.summary), place))
     code = [printable(line.expandtabs(4)) for line in finding.fix.code.strip("\n").splitlines()]
@@ -162,9 +160,7 @@ def _rest(result: Result, report: Path | None) -> RenderableType:
         rules = ", ".join(printable(rule) for rule, _ in judgement.failures)
         table.add_row("Failed", f"{rules}: an error in the rule, so nothing was judged by it")
     if facts.not_measured:
-        table.add_row(
-            "Not measured", ", ".join(printable(wording.label(name)) for name in facts.not_measured)
-        )
+        table.add_row("Not measured", ", ".join(printable(wording.label(name)) for name in facts.not_measured))
     cost = wording.overhead(facts)
     if cost:
         table.add_row("Cost of prof", cost)

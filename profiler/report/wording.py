@@ -59,7 +59,7 @@ def ms(value: float) -> str:
 def ms_range(low: float, high: float) -> str:
     """Two times in milliseconds, in the unit of the larger: `21.4 to 24.9 ms`, with a dash."""
     factor, unit = _unit(high)
-    last = significant(high * factor)
+    last = significant(high * factor, 2 if unit == "\u00b5s" or 0 < high < 0.995 else 3)
     decimals = len(last.partition(".")[2])
     first = f"{low * factor:,.{decimals}f}"
     if low > 0 and float(first.replace(",", "")) == 0:
@@ -106,7 +106,8 @@ def plural(number: float, noun: str) -> str:
 
 def times(low: float, high: float) -> str:
     """A speedup, as a range."""
-    first, last = (f"{value:.2f}" if value < 1.95 else f"{value:.1f}" for value in (low, high))
+    decimals = 2 if high < 1.95 else 1
+    first, last = f"{low:.{decimals}f}", f"{high:.{decimals}f}"
     return f"{first}{TIMES}" if first == last else f"{first}{TO}{last}{TIMES}"
 
 
@@ -155,9 +156,7 @@ def printable(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(
-        ascii(character)[1:-1]
-        if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
-        else character
+        ascii(character)[1:-1] if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") else character
         for character in text
     )
 

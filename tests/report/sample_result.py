@@ -37,9 +37,7 @@ DATASET = f"{ROOT}/birds/dataset.py"
 STAGE_SHARES = {"data_wait": 0.62, "forward": 0.14, "backward": 0.17, "optimizer": 0.05, "other": 0.02}
 
 
-def timeline(
-    stages_ms: dict[str, float], rows: int, steps_per_row: int, pause_after: int | None = None
-) -> Timeline:
+def timeline(stages_ms: dict[str, float], rows: int, steps_per_row: int, pause_after: int | None = None) -> Timeline:
     """Rows that wander a little around the stages' means, with a stall now and then."""
     dice = random.Random(3)
     starts, walls, slowest, stages = [], [], [], {name: [] for name in stages_ms}
@@ -94,9 +92,7 @@ def stage(name: str, mean_ms: float, share: float, **more: object) -> StageFacts
     )
 
 
-def _line(
-    file: str, line: int, source: str, leaf: str, share: float, stage_ms: float, samples: int
-) -> LineTime:
+def _line(file: str, line: int, source: str, leaf: str, share: float, stage_ms: float, samples: int) -> LineTime:
     return LineTime(Site(file, line), leaf, samples, share, round(share * stage_ms, 4), source)
 
 
@@ -199,9 +195,7 @@ def data_bound() -> Result:
         growth_bytes_per_step=None,
         growth_bytes=None,
         timeline=tuple(
-            MemorySample(
-                index * 0.7, int(4e8 + 1e9 * (1 - math.exp(-index / 25)) + 3e7 * math.sin(index / 5))
-            )
+            MemorySample(index * 0.7, int(4e8 + 1e9 * (1 - math.exp(-index / 25)) + 3e7 * math.sin(index / 5)))
             for index in range(950)
         ),
     )
@@ -235,12 +229,8 @@ def data_bound() -> Result:
         memory=memory,
         spans=(
             SpanFacts("startup", 1, 4.2, 4.2, 4.2 / 668.4, None, ((0.0, 4.2),)),
-            SpanFacts(
-                "evaluation", 2, 24.6, 12.5, 24.6 / 668.4, Site(TRAIN, 66), ((321.9, 334.0), (651.2, 663.7))
-            ),
-            SpanFacts(
-                "checkpoint", 2, 1.9, 1.1, 1.9 / 668.4, Site(TRAIN, 71), ((334.0, 334.8), (663.7, 664.8))
-            ),
+            SpanFacts("evaluation", 2, 24.6, 12.5, 24.6 / 668.4, Site(TRAIN, 66), ((321.9, 334.0), (651.2, 663.7))),
+            SpanFacts("checkpoint", 2, 1.9, 1.1, 1.9 / 668.4, Site(TRAIN, 71), ((334.0, 334.8), (663.7, 664.8))),
             SpanFacts("instrument", 1, 0.41, 0.41, 0.41 / 668.4, None, ((6.1, 6.51),)),
         ),
         gc_ms_per_step=0.021,
@@ -278,9 +268,7 @@ def data_bound() -> Result:
                 ),
                 RootSettings(2, "CrossEntropyLoss", True, 0, 0, 0, (), 0, False, Site(TRAIN, 56)),
             ),
-            optimizers=(
-                OptimizerSettings(1, "AdamW", None, None, False, 62, 1, 11_689_512, Site(TRAIN, 44)),
-            ),
+            optimizers=(OptimizerSettings(1, "AdamW", None, None, False, 62, 1, 11_689_512, Site(TRAIN, 44)),),
             values={"torch_num_threads": 8, "matmul_precision": "highest"},
             sites={"torch_num_threads": Site(TRAIN, 12)},
         ),
@@ -314,8 +302,7 @@ def data_bound() -> Result:
             rule="data/too-few-workers",
             bottleneck=Bottleneck.DATA_PREPROCESSING,
             severity=Severity.CRITICAL,
-            title="The loop waits 39.4 ms of every 63.5 ms step for batches that "
-            "5 idle cores could have prepared.",
+            title="The loop waits 39.4 ms of every 63.5 ms step for batches that 5 idle cores could have prepared.",
             why="With num_workers=0 the training thread decodes and augments every image itself: "
             "34.8 ms of computing per batch, while on average 5.9 of 8 cores stood idle.",
             evidence={"data_wait_share": 0.62, "preprocess_ms": 34.8, "idle_cores": 5.9, "num_workers": 0.0},
@@ -406,9 +393,7 @@ def too_short() -> Result:
         gc_ms_per_step=None,
         gc_pauses=0,
         overhead=Overhead(None, None, 18.0, None, 0.0),
-        timeline=timeline(
-            {name: 63.5 * share for name, share in STAGE_SHARES.items()}, rows=4, steps_per_row=1
-        ),
+        timeline=timeline({name: 63.5 * share for name, share in STAGE_SHARES.items()}, rows=4, steps_per_row=1),
         histogram=None,
         operators=(),
         not_measured={
@@ -523,19 +508,15 @@ def million_steps() -> Result:
     )
     finding = replace(
         base.judgement.findings[0],
-        title="The loop waits 0.56 ms of every 0.90 ms step for batches that "
-        "5 idle cores could have prepared.",
-        why="With num_workers=0 the training thread prepares every batch itself, "
-        "while 5.9 of 8 cores stood idle.",
+        title="The loop waits 0.56 ms of every 0.90 ms step for batches that 5 idle cores could have prepared.",
+        why="With num_workers=0 the training thread prepares every batch itself, while 5.9 of 8 cores stood idle.",
         evidence={"data_wait_share": 0.62, "idle_cores": 5.9},
         gain=Gain.of(0.9, 0.41, 0.55),
     )
     return Result(facts, replace(base.judgement, findings=(finding,)))
 
 
-HOSTILE = (
-    '</script><script>window.broken=1</script><img src=x onerror="window.broken=1"><!--<b>%{x}\u2028\x1b[31m'
-)
+HOSTILE = '</script><script>window.broken=1</script><img src=x onerror="window.broken=1"><!--<b>%{x}\u2028\x1b[31m'
 
 
 def hostile() -> Result:
@@ -551,15 +532,11 @@ def hostile() -> Result:
     )
     stages = {name: value for name, value in facts.stages.items() if name != "other"} | {bad: own}
     assert facts.timeline and facts.steps and facts.workers
-    timeline_stages = {
-        name if name != "other" else bad: row for name, row in facts.timeline.stages_ms.items()
-    }
+    timeline_stages = {name if name != "other" else bad: row for name, row in facts.timeline.stages_ms.items()}
     finding = base.judgement.findings[0]
     facts = replace(
         facts,
-        run=replace(
-            facts.run, name=bad, command=("python", bad), script=bad, torch=bad, python=bad, signal=bad
-        ),
+        run=replace(facts.run, name=bad, command=("python", bad), script=bad, torch=bad, python=bad, signal=bad),
         machine=replace(facts.machine, device=bad, asynchronous=True, gpu={bad: 1.0}),
         steps=replace(facts.steps, outliers=(OutlierStep(1, 1.0, 90.0, bad, 30.0, bad),)),
         stages=stages,

@@ -54,6 +54,7 @@
       say("This browser can't inflate the charts (it has no DecompressionStream); the figures and tables are complete.");
       return;
     }
+    say("Drawing\u2026");
     try {
       await loadPlotly();
       const figures = JSON.parse(document.getElementById("charts").textContent);
