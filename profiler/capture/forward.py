@@ -233,6 +233,7 @@ def install(session: Session) -> RootSearch:
     session.on_step(search.on_step)
     _follow_compilation(session, search)
     _follow_replicas(session)
+    _follow_scripting(session)
     search.arm()
     return search
 
@@ -286,3 +287,20 @@ def _follow_replicas(session: Session) -> None:
         return replica
 
     session.patches.replace(torch.nn.Module, "_replicate_for_data_parallel", replicate_without_root)
+
+
+def _follow_scripting(session: Session) -> None:
+    """TorchScript reads every attribute of a module, and cannot type what we left in its slot."""
+    original = torch.jit.script
+
+    @functools.wraps(original)
+    def script(obj: Any, *args: Any, **kwargs: Any) -> Any:
+        modules = list(obj.modules()) if isinstance(obj, torch.nn.Module) else []
+        calls = {module: vars(module).pop(_SLOT) for module in modules if isinstance(vars(module).get(_SLOT), RootCall)}
+        try:
+            return original(obj, *args, **kwargs)
+        finally:
+            for module, call in calls.items():
+                vars(module)[_SLOT] = call
+
+    session.patches.replace(torch.jit, "script", script)

@@ -26,6 +26,7 @@ from .patches import Patches
 
 _OPTIMIZER_STEP = code(Kind.PUSH, Name.OPTIMIZER, Optimizer.STEP)
 NEVER = 1 << 62
+_REDUCE_EVERY = 24  # segments, of which the tape keeps 128 by default
 _serial = itertools.count()
 _STEP_MASK = (1 << 32) - 1  # kind, name and detail: the object may be any
 
@@ -38,11 +39,12 @@ class CaptureConfig:
     deep: bool = True
     sample_interval_ms: float = 10.0
     max_disk_mb: int = 256
+    followed: bool = False  # `prof attach` reduces the record while we write it
 
     @classmethod
     def from_options(cls, run_directory: str | Path, options: dict[str, Any]) -> CaptureConfig:
         """From the options that the launcher hands to its children; those it does not know are left out."""
-        known = {name: options[name] for name in ("deep", "sample_interval_ms", "max_disk_mb") if name in options}
+        known = {name: options[name] for name in ("deep", "sample_interval_ms", "max_disk_mb", "followed") if name in options}
         return cls(Path(run_directory), **known)
 
 
@@ -76,6 +78,7 @@ class Session:
             clock=clock,
             on_error=self._disk_failed,
             claims=self._trains,
+            on_roll=None if config.followed else self._reduce_now_and_then,
         )
         self.write = self.tape.write
         self.write_value = self.tape.write_value
@@ -116,6 +119,14 @@ class Session:
             self.notes.write(kind, **fields)
         except OSError as error:
             self._disk_failed(error)
+
+    def _reduce_now_and_then(self, segments: int) -> None:
+        """Nobody follows us: every so many segments, have a process of its own reduce the older ones."""
+        if segments % _REDUCE_EVERY:
+            return
+        from .reduce import start_reducing
+
+        start_reducing(self.folder())
 
     def note_call(self, stage: str, detail: int, depth: int = 2) -> None:
         """Note the user's line that enters a stage; once per stage and detail. `depth` as in `caller`."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from profiler.analysis.follow import follow
 from profiler.capture import launcher
 from profiler.config import Config, load_config
 from profiler.errors import ProfError
@@ -24,7 +25,22 @@ Everything after the script is the script's. PROF_DISABLE=1 runs it with no reco
 Settings: [tool.prof] in pyproject.toml, then PROF_* variables, then these options."""
 
 
+class _AttachCommand(click.Command):
+    """As for `python` itself, what follows `-m MODULE` is the module's."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        takes_value = {name for option in self.params if not getattr(option, "is_flag", True) for name in option.opts}
+        at = 0
+        while at < len(args) and args[at].startswith("-") and args[at] != "--":
+            if args[at] == "-m" and args[at + 2 : at + 3] != ["--"]:
+                args = [*args[: at + 2], "--", *args[at + 2 :]]
+                break
+            at += 2 if args[at] in takes_value else 1
+        return super().parse_args(ctx, args)
+
+
 @click.command(
+    cls=_AttachCommand,
     context_settings={
         "ignore_unknown_options": False,
         "allow_interspersed_args": False,
@@ -64,8 +80,8 @@ def command(
         Path.cwd(), {"output": output, "quiet": quiet, "deep": deep, "report": False if no_report else None}
     )
     run = create_run(Path(config.output), name, launcher.script_name(words, module))
-    follower = _Follower(run, config)
-    outcome = launcher.launch(run_command, run, launcher.options_of(config), follower.tick)
+    follower = _Follower(run)
+    outcome = launcher.launch(run_command, run, {**launcher.options_of(config), "followed": True}, follower.tick)
     if config.report:
         _report(run, config, outcome, open_report)
     elif not config.quiet:
@@ -76,20 +92,15 @@ def command(
 class _Follower:
     """What we do while the training runs: reduce what is recorded, so that the disk stays bounded."""
 
-    def __init__(self, run: Path, config: Config) -> None:
+    def __init__(self, run: Path) -> None:
         self.run = run
-        self.limit_bytes = config.max_disk_mb * 500_000  # half of the bound: the rest is for what is reduced
         self.failed = False
-        self.ticks = 0
 
     def tick(self) -> None:
         """Called about once a second."""
-        self.ticks += 1
-        if self.failed or self.ticks % 2:
+        if self.failed:
             return
         try:
-            from profiler.analysis.follow import follow
-
             follow(self.run)
         except Exception as error:
             self.failed = True  # the writer's own ring keeps the bound; only the oldest detail is lost

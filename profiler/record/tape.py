@@ -65,12 +65,14 @@ class Tape:
         clock: Callable[[], int] = time.perf_counter_ns,
         on_error: Callable[[OSError], None] | None = None,
         claims: Callable[[int], bool] | None = None,
+        on_roll: Callable[[int], None] | None = None,
     ) -> None:
         self._directory = directory
         self._stream = stream
         self._segment_bytes = segment_bytes
         self._limit_segments = limit_segments
         self._on_error = on_error
+        self._on_roll = on_roll
         self._seq = 0
         self.dead = False
         self.owner: int | None = None
@@ -100,6 +102,8 @@ class Tape:
         if oldest >= 0:
             tape_path(directory, self._stream, oldest).unlink(missing_ok=True)
         self._seq += 1
+        if self._on_roll:
+            self._on_roll(self._seq)
         return view
 
     def kill(self) -> None:
