@@ -49,7 +49,7 @@ class TooFewWorkers(Rule):
     bottleneck = Bottleneck.DATA_PREPROCESSING
     needs_device_times = False
     threshold = Threshold(0.05, "share of the step spent waiting for data")
-    idle_cores = Threshold(0.5, "idle cores below which more workers would only take turns")
+    idle_cores = Threshold(0.25, "idle cores below which more workers would only take turns")
     min_batch_ms = Threshold(3.0, "time to make a batch below which a worker does not pay, in ms")
 
     def check(self, facts: Facts) -> Outcome:
