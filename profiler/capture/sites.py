@@ -1,0 +1,54 @@
+"""Number the places that the sampler sees, and note each of them once."""
+
+from __future__ import annotations
+
+import os
+from types import CodeType, FrameType
+
+from .session import Session
+
+_MOST_SITES = 20_000
+_WORKER_BIT = 1 << 31
+_WORKER_SITES = 1 << 10
+
+
+class Sites:
+    """Sites of one process. A worker's notes lie beside its parent's: its numbers carry its pid."""
+
+    def __init__(self, session: Session, worker_pid: int | None = None) -> None:
+        self._session = session
+        self._numbers: dict[tuple[CodeType, int, CodeType | None], int] = {}
+        if worker_pid is None:
+            self._first, self._limit = 0, _MOST_SITES
+        else:
+            self._first = _WORKER_BIT | (worker_pid & 0x1FFFFF) * _WORKER_SITES
+            self._limit = _WORKER_SITES
+
+    def number(self, user: FrameType, inner: FrameType | None) -> int | None:
+        """The number of a line of the user's and of the function that runs there; None once there are too many.
+
+        `inner` is the innermost frame, or None where the user's own line runs.
+        """
+        line = user.f_lineno or user.f_code.co_firstlineno
+        key = (user.f_code, line, inner.f_code if inner is not None else None)
+        number = self._numbers.get(key)
+        if number is None:
+            if len(self._numbers) >= self._limit:
+                return None
+            number = self._numbers[key] = self._first + len(self._numbers)
+            self._session.note(
+                "site",
+                id=number,
+                file=os.path.abspath(user.f_code.co_filename),  # noqa: PTH100
+                line=line,
+                function=user.f_code.co_name,
+                leaf=qualified_name(inner) if inner is not None else "",
+            )
+        return number
+
+
+def qualified_name(frame: FrameType) -> str:
+    """`module.function` of a frame, e.g. "json.encoder.JSONEncoder.encode"."""
+    module = frame.f_globals.get("__name__", "")
+    function = getattr(frame.f_code, "co_qualname", frame.f_code.co_name)  # Python 3.11
+    return f"{module}.{function}" if module else function
