@@ -32,7 +32,13 @@ _MODEL = [
     click.option("--model", help="A model of the catalogue, e.g. gpt3-175b, llama3-8b, resnet50."),
     click.option("--config", type=click.Path(path_type=Path), help="A Hugging Face config.json."),
     click.option("--params", help="Only the number of parameters, e.g. 7e9 or 7B."),
-    click.option("--from", "runs", multiple=True, type=click.Path(path_type=Path), help="A measured run to calibrate by; twice for two."),
+    click.option(
+        "--from",
+        "runs",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        help="A measured run to calibrate by; twice for two.",
+    ),
     click.option("--seq-len", type=int, help="Tokens per sample."),
     click.option("--lora-rank", type=int, help="Freeze the model and train adapters of this rank."),
     click.option("--lora-targets", type=click.Choice(["all", "attention"]), default="all", show_default=True),
@@ -96,7 +102,7 @@ def command(json_output: bool, html: Path | None, budget: float | None, **words:
     from profiler.planner.contract import as_json
     from profiler.planner.options import Options, request_of
     from profiler.planner.plan import make_plan
-    from profiler.planner.views.terminal import print_plan
+    from profiler.report.plan.terminal import print_plan
 
     if budget is not None:
         _print_budget(budget, words, json_output)
@@ -105,7 +111,7 @@ def command(json_output: bool, html: Path | None, budget: float | None, **words:
     findings = find_layouts(plan)
     others = alternatives(plan, findings)
     if html is not None:
-        from profiler.planner.views.page import page
+        from profiler.report.plan.page import page
 
         try:
             html.write_text(page(plan, others, findings), encoding="utf-8")
@@ -139,7 +145,13 @@ def _print_budget(budget: float, words: dict[str, Any], json_output: bool) -> No
     peak = peak_flops(device, known_precision(words["precision"] or "bf16-mixed"))
     best = optimal_for_budget(budget, device.price_usd_per_hour, peak, mfu)
     if json_output:
-        answer = {"schema_version": 1, "budget_usd": budget, "parameters": best.parameters, "tokens": best.tokens, "flops": best.flops}
+        answer = {
+            "schema_version": 1,
+            "budget_usd": budget,
+            "parameters": best.parameters,
+            "tokens": best.tokens,
+            "flops": best.flops,
+        }
         click.echo(json.dumps(answer, indent=1))
         return
     click.echo(

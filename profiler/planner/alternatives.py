@@ -41,8 +41,16 @@ def alternatives(plan: Plan, findings: Findings | None = None, *, most: int = 8)
         same = {each.plan.time.step_s for each in found} | {plan.time.step_s}
         if changed is not None and changed.time.step_s not in same:
             found.append(Alternative(f"the best layout found: {layout_text(best.request)}", changed))
-    kept = [each for each in found if _is_useful(plan, each)]
-    return sorted(kept, key=lambda each: _usefulness(plan, each))[:most]
+    kept = sorted((each for each in found if _is_useful(plan, each)), key=lambda each: _usefulness(plan, each))
+    told: list[Alternative] = []
+    families: set[tuple[str, ...]] = set()
+    for each in kept:
+        # one of each kind of change: the degrees of tp and pp are variations of the same advice
+        family = tuple(word for word in each.change.split() if word.startswith("--")) or (each.change,)
+        if family not in families:
+            families.add(family)
+            told.append(each)
+    return told[:most]
 
 
 def find_layouts(plan: Plan) -> Findings:
@@ -50,7 +58,9 @@ def find_layouts(plan: Plan) -> Findings:
     own = plan.request.precision
     names = [own]
     if own in ("fp32", "tf32"):
-        names += [name for name in ("bf16-mixed", "fp16-mixed") if PRECISIONS[name].peak in plan.request.device.peak_flops][:1]
+        names += [
+            name for name in ("bf16-mixed", "fp16-mixed") if PRECISIONS[name].peak in plan.request.device.peak_flops
+        ][:1]
     return search(plan.request, precisions=names)
 
 
@@ -91,7 +101,9 @@ def _changes(plan: Plan) -> list[tuple[str, Request]]:
             if name != request.strategy and not (name == "zero3" and request.strategy == "fsdp")
         ]
     made += [
-        (f"--offload {name}", replace(request, offload=name)) for name in ("optimizer", "all") if name != request.offload
+        (f"--offload {name}", replace(request, offload=name))
+        for name in ("optimizer", "all")
+        if name != request.offload
     ]
     micro = int(layout.micro_batch)
     for value in (micro // 2, micro * 2):

@@ -159,7 +159,7 @@ class Counted:
     activation_fixed_bytes: float
     low_precision_share: float = 0.5
     batch: int = 1  # samples in the batch that was seen
-    backward_flops_per_sample: float | None = None  # where the backward pass was counted too
+    calls: float = 0.0  # operators that the forward pass calls, whatever the batch
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from profiler.planner.calibration import Calibration
 from profiler.planner.layout import Layout, known_strategy
 from profiler.planner.quantity import bytes_text, digits
 from profiler.planner.states import known_optimizer, known_precision
@@ -20,9 +21,16 @@ def assumptions(request: Request, layout: Layout | None, efficiency: Efficiency)
     if model is not None and layout is not None:
         said += model.notes
         said += _memory(request, layout)
-    said += _flops(request, efficiency)
-    said.append(f"Efficiency: {efficiency_text(efficiency)} ({efficiency.source}).")
-    if layout is not None and efficiency.kind != "arithmetic" and int(layout.devices) > 1:
+    measured = request.calibration is not None and request.efficiency is None
+    if measured:
+        assert request.calibration is not None
+        said += _measured(request.calibration)
+    else:
+        said += _flops(request, efficiency)
+        said.append(f"Efficiency: {efficiency_text(efficiency)} ({efficiency.source}).")
+    if measured:
+        pass
+    elif layout is not None and efficiency.kind != "arithmetic" and int(layout.devices) > 1:
         said.append("That efficiency is end to end: communication and pipeline bubbles are inside it, not added to it.")
     elif layout is not None and int(layout.devices) > 1:
         said.append(
@@ -30,8 +38,10 @@ def assumptions(request: Request, layout: Layout | None, efficiency: Efficiency)
             "behind 60 % of the last backward pass, FSDP's gathers behind 80 % of the arithmetic."
         )
     if request.goodput == 1.0:
-        said.append("Goodput 1: no time is lost to failures, restarts or evaluation; pass --goodput for a real cluster.")
-    if request.loader_samples_per_s is None:
+        said.append(
+            "Goodput 1: no time is lost to failures, restarts or evaluation; pass --goodput for a real cluster."
+        )
+    if request.loader_samples_per_s is None and not measured:
         said.append("Data loading is assumed to keep up: nothing was measured. Use --from RUN, or pass --loader.")
     said.append(_price(request))
     return tuple(said)
@@ -46,6 +56,21 @@ def efficiency_text(efficiency: Efficiency) -> str:
     if efficiency.low == efficiency.high:
         return middle
     return f"{middle}, from {100 * efficiency.low:.1f} to {100 * efficiency.high:.1f} %"
+
+
+def _measured(calibration: Calibration) -> list[str]:
+    run = calibration.base
+    said = [
+        f"Time is scaled from {run.name}: {digits(run.step_ms)} ms a step at {run.batch} samples on {run.device}; forward, "
+        "backward and copies grow with the batch, the optimizer with the parameters, the loader with the samples."
+    ]
+    if len(calibration.runs) == 1:
+        said.append(
+            "One run can't show what of the work does not grow with the batch: pass --from twice, at two batch sizes."
+        )
+    if run.batch_ms is None:
+        said.append("The loader's workers were not measured: data loading is scaled from the wait alone.")
+    return said
 
 
 def _memory(request: Request, layout: Layout) -> list[str]:
@@ -122,5 +147,3 @@ def _price(request: Request) -> str:
     if device.tdp_w is None:
         return f"{price} Energy is not known for this device."
     return f"{price} Energy: {device.tdp_w:g} W per device all the time; hosts and cooling are not counted."
-
-

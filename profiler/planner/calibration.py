@@ -64,6 +64,7 @@ class Calibration:
     """Runs to predict from; the first is the base, others (of other batch sizes) refine it."""
 
     runs: tuple[Run, ...]
+    device: Device | None = None  # the base's
     own_model: Model | None = None  # the base's model, counted, where its script was run again on the meta device
 
     @property
@@ -130,7 +131,9 @@ def run_of(summary: dict[str, Any], name: str) -> Run:
     """A run from its summary. Raises ProfError where it holds no steps to calibrate by."""
     steps, stages = summary.get("steps"), summary.get("stages") or {}
     if not isinstance(steps, dict) or not steps.get("median_ms"):
-        raise ProfError(f"{name} holds no measured steps, so nothing can be calibrated by it: let it run for 20 steps or more.")
+        raise ProfError(
+            f"{name} holds no measured steps, so nothing can be calibrated by it: let it run for 20 steps or more."
+        )
     settings = summary.get("settings") or {}
     loader = next((each for each in settings.get("loaders") or [] if each.get("trains")), None)
     roots = [each for each in settings.get("roots") or [] if not each.get("is_loss")]
@@ -209,20 +212,35 @@ def calibrate(request: Request, calibration: Calibration, *, workers: int | None
 
 
 def predict(
-    calibration: Calibration, *, samples: float, ranks: int, workers: int | None, model: Model | None, device: Device | None = None
+    calibration: Calibration,
+    *,
+    samples: float,
+    ranks: int,
+    workers: int | None,
+    model: Model | None,
+    device: Device | None = None,
 ) -> MeasuredStep:
-    """The step of one rank with that many samples of its own; `model` where it is another than the run's."""
+    """The step of one rank with that many samples of its own; `model` where it is another than the run's.
+
+    On another device than the run's, arithmetic is scaled by peaks and the update by bandwidths, with much doubt.
+    """
     run, said = calibration.base, []
+    faster, wider, other_device = _device_ratios(calibration, device)
     batch = float(run.batch or samples)
     work, parameters = _work_ratios(calibration, model)
     fixed_ms, slope_ms = _compute_line(calibration.runs)
-    growing = (fixed_ms + slope_ms * samples) * work
-    optimizer = run.optimizer_ms * parameters
+    growing = (fixed_ms + slope_ms * samples) * work / faster
+    optimizer = run.optimizer_ms * parameters / wider
     communication = _communication_ms(run, ranks, parameters, device)
     rest = growing + optimizer + run.fixed_ms + communication
     data, serial = _data_ms(run, samples, workers)
     step = rest + data if serial else max(rest + _hand_over_ms(run), data)
     doubt = max(MEASURED_DOUBT, min(run.spread, 0.25))
+    if other_device and device is not None:
+        doubt += OTHER_DEVICE_DOUBT
+        said.append(
+            f"{device.name} instead of {run.device}: arithmetic by peaks ({faster:.3g} x), updates by bandwidth"
+        )
     moved = {"batch": samples / batch, "work": work, "parameters": parameters, "ranks": ranks / run.ranks}
     if workers is not None and run.workers is not None:
         moved["workers"] = max(workers, 1) / max(run.workers, 1)
@@ -264,6 +282,18 @@ def _read(path: Path) -> tuple[dict[str, Any], str]:
     return value, (path if path.is_dir() else path.parent).name
 
 
+def _device_ratios(calibration: Calibration, device: Device | None) -> tuple[float, float, bool]:
+    """Peak and bandwidth of the planned device over the run's, and whether it is another."""
+    run_device = calibration.device
+    if device is None or run_device is None or device.key == run_device.key:
+        return 1.0, 1.0, False
+    shared = [
+        name for name in ("bf16", "fp16", "tf32", "fp32") if name in device.peak_flops and name in run_device.peak_flops
+    ]
+    peak = device.peak_flops[shared[0]] / run_device.peak_flops[shared[0]] if shared else 1.0
+    return peak, device.bandwidth_bytes_per_s / run_device.bandwidth_bytes_per_s, True
+
+
 def _compute_line(runs: tuple[Run, ...]) -> tuple[float, float]:
     """Fixed milliseconds and milliseconds per sample of the growing part; least squares over several runs."""
     points = [(float(run.batch), run.growing_ms) for run in runs if run.batch]
@@ -279,7 +309,11 @@ def _compute_line(runs: tuple[Run, ...]) -> tuple[float, float]:
 
 
 def _activation_line(runs: tuple[Run, ...]) -> tuple[float | None, float]:
-    points = [(float(run.batch), run.categories["activations"]) for run in runs if run.batch and "activations" in run.categories]
+    points = [
+        (float(run.batch), run.categories["activations"])
+        for run in runs
+        if run.batch and "activations" in run.categories
+    ]
     if not points:
         return None, 0.0
     if len({x for x, _ in points}) < 2:
@@ -363,5 +397,3 @@ def _data_ms(run: Run, samples: float, workers: int | None) -> tuple[float, bool
     if count:
         return work / count, False
     return (run.waited_ms * samples / float(run.batch or samples)) if not run.workers else work, True
-
-

@@ -97,7 +97,9 @@ def find(kind: str, name: str, entries: Mapping[str, Mapping[str, Any]]) -> str:
     near = difflib.get_close_matches(wanted, spellings, n=4, cutoff=0.5)
     near += [spelling for spelling in spellings if wanted and (wanted in spelling or spelling in wanted)]
     names = list(dict.fromkeys(spellings[spelling] for spelling in near))[:5]
-    hint = f"the nearest are {', '.join(names)}" if names else f"known are, among others, {', '.join(list(entries)[:8])}"
+    hint = (
+        f"the nearest are {', '.join(names)}" if names else f"known are, among others, {', '.join(list(entries)[:8])}"
+    )
     raise ProfError(f"there is no {kind} called '{name}' in the catalogue: {hint}.")
 
 

@@ -7,17 +7,30 @@ Out: bytes that autograd saved, each storage once and parameters not among them;
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch.utils import _pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from profiler.planner.architecture import Counted, Model
 
 _FUSED = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _PLAIN_ATTENTION = torch.nn.functional.scaled_dot_product_attention
+
+
+class _Calls(TorchDispatchMode):
+    """Counts the operators that do work: views and metadata launch nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += not function.is_view
+        return function(*args, **(kwargs or {}))
 
 
 class Counting:
@@ -28,9 +41,11 @@ class Counting:
         self._bytes: dict[int, int] = {}
         self._kept: list[torch.Tensor] = []  # so that no storage's address is given to another
         self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, _unpack)
+        self._calls = _Calls()
         self._flops = FlopCounterMode(display=False, custom_mapping={_FUSED: _fused_flops})
 
     def __enter__(self) -> Counting:
+        self._calls.__enter__()
         self._flops.__enter__()
         self._hooks.__enter__()
         return self
@@ -38,6 +53,12 @@ class Counting:
     def __exit__(self, *exception: object) -> None:
         self._hooks.__exit__(*exception)
         self._flops.__exit__(*exception)
+        self._calls.__exit__(*exception)
+
+    @property
+    def calls(self) -> int:
+        """Operators called until now."""
+        return self._calls.count
 
     @property
     def saved_bytes(self) -> int:
@@ -117,16 +138,14 @@ def resized(call: tuple[Any, Any], batch: int, samples: int) -> tuple[Any, Any]:
     return changed
 
 
-def count_call(
-    module: torch.nn.Module, call: tuple[Any, Any], run: Callable[[], Any] | None = None
-) -> tuple[int, float]:
-    """Saved bytes and FLOPs of one forward pass."""
+def count_call(module: torch.nn.Module, call: tuple[Any, Any]) -> tuple[int, float, int]:
+    """Saved bytes, FLOPs and operators of one forward pass."""
     arguments, keywords = call
     with Counting([*module.parameters(), *module.buffers()]) as counting:
-        output = run() if run is not None else module(*arguments, **keywords)
-        saved, flops = counting.saved_bytes, counting.flops
+        output = module(*arguments, **keywords)
+        saved, flops, calls = counting.saved_bytes, counting.flops, counting.calls
     del output
-    return saved, flops
+    return saved, flops, calls
 
 
 def line(first: tuple[int, float], second: tuple[int, float]) -> tuple[float, float]:
@@ -142,7 +161,9 @@ def count_module(module: torch.nn.Module, *arguments: Any, name: str | None = No
     attention = torch.nn.functional.scaled_dot_product_attention
     torch.nn.functional.scaled_dot_product_attention = fused_attention  # type: ignore[assignment]
     try:
-        return model_of(module, measure(module, (arguments, keywords)), name or type(module).__name__, "counted on meta")
+        return model_of(
+            module, measure(module, (arguments, keywords)), name or type(module).__name__, "counted on meta"
+        )
     finally:
         torch.nn.functional.scaled_dot_product_attention = attention
 
@@ -161,6 +182,7 @@ def measure(module: torch.nn.Module, call: tuple[Any, Any]) -> Counted:
         activation_fixed_bytes=fixed,
         low_precision_share=low_precision_share(module, call, batch, points[0][1][0]),
         batch=batch,
+        calls=float(points[0][1][2]),
     )
 
 

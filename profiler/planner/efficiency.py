@@ -22,7 +22,9 @@ def given_mfu(mfu: float) -> Efficiency:
     """MFU as the user passes it, 0 to 1 (or 1 to 100, read as percent)."""
     share = mfu / 100 if mfu > 1 else mfu
     if not 0 < share <= 1:
-        raise ProfError(f"--mfu {mfu:g} is absurd: model FLOPs utilisation lies between 0 and 1; published ones 0.2 to 0.6.")
+        raise ProfError(
+            f"--mfu {mfu:g} is absurd: model FLOPs utilisation lies between 0 and 1; published ones 0.2 to 0.6."
+        )
     return Efficiency("mfu", share, share, share, f"--mfu {share:.3g}")
 
 
@@ -50,7 +52,11 @@ def published(device: Device, model: Model, precision: str) -> Efficiency:
         low, high = 0.4 * low, 0.8 * high
         source += "; lowered, since it was published for transformers and this is none"
     if precision == "fp8-mixed":
-        low, high, source = 0.65 * low, 0.75 * high, f"{source}; lowered for fp8, which speeds up only the linear layers"
+        low, high, source = (
+            0.65 * low,
+            0.75 * high,
+            f"{source}; lowered for fp8, which speeds up only the linear layers",
+        )
     return Efficiency("arithmetic", (low * high) ** 0.5, low, high, source)
 
 

@@ -54,8 +54,7 @@ def model_flops_per_unit(model: Model, *, attention: bool) -> float | None:
     if model.counted is not None:
         counted = model.counted
         per_sample = counted.flops_per_sample + counted.flops_fixed / max(counted.batch, 1)
-        backward = counted.backward_flops_per_sample
-        return per_sample * (2 + trained_share) if backward is None else per_sample + backward
+        return per_sample * (2 + trained_share)
     if model.forward_flops_per_sample is not None:
         return model.forward_flops_per_sample * (2 + trained_share)
     if model.flop_parameters is None:

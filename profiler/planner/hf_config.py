@@ -13,7 +13,19 @@ GATED = {
     "llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen2_moe", "qwen3_moe", "gemma", "gemma2", "gemma3", "gemma3_text",
     "phi3", "olmo", "olmo2", "cohere", "granite", "stablelm", "internlm2", "smollm3", "deepseek",
 }  # fmt: skip
-TIED_BY_DEFAULT = {"gpt2", "bert", "roberta", "distilbert", "gemma", "gemma2", "gemma3", "gemma3_text", "opt", "bloom", "cohere"}
+TIED_BY_DEFAULT = {
+    "gpt2",
+    "bert",
+    "roberta",
+    "distilbert",
+    "gemma",
+    "gemma2",
+    "gemma3",
+    "gemma3_text",
+    "opt",
+    "bloom",
+    "cohere",
+}
 LEARNED_POSITIONS = {"gpt2", "bert", "roberta", "distilbert", "opt", "electra", "gpt_bigcode", "xlm-roberta"}
 NAMES = {
     "layers": ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),

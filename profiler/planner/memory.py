@@ -95,7 +95,9 @@ def stage_share(model: Model, layout: Layout) -> Quantity:
     if shape is None:
         return 1.0 / (layout.tensor * layout.pipeline)
     per_stage = np.ceil(shape.layers / np.asarray(layout.pipeline, float))
-    ends = max(shape.embedding_parameters, shape.head_parameters + (shape.vocabulary * shape.hidden if shape.tied else 0))
+    ends = max(
+        shape.embedding_parameters, shape.head_parameters + (shape.vocabulary * shape.hidden if shape.tied else 0)
+    )
     outside = np.where(np.asarray(layout.pipeline) > 1, ends, shape.embedding_parameters + shape.head_parameters)
     experts = shape.expert_parameters_per_layer
     dense = per_stage * (shape.layer_parameters - experts) + outside
@@ -124,7 +126,9 @@ def memory(model: Model, layout: Layout) -> Memory:
     # at the optimizer's step activations are gone, and a multi-tensor update holds a copy of its shard instead
     update = np.where(offload >= 1, 0.0, wanted * share / sharded[0] * 4.0)
     parallel = np.asarray(layout.devices) > 1
-    context = [base + np.where(parallel, extra, 0.0) for base, extra in zip(CONTEXT_BYTES, COLLECTIVES_BYTES, strict=True)]
+    context = [
+        base + np.where(parallel, extra, 0.0) for base, extra in zip(CONTEXT_BYTES, COLLECTIVES_BYTES, strict=True)
+    ]
     device_low = context[0] + (states + device_activations + low) * (1 + SLACK_SHARE[0])
     peak = np.maximum(states + device_activations + high, states + update)
     device_high = context[1] + peak * (1 + SLACK_SHARE[1])
@@ -146,7 +150,9 @@ def memory(model: Model, layout: Layout) -> Memory:
     )
 
 
-def _working_bytes(model: Model, layout: Layout, share: Quantity, stage_gradients: Quantity) -> tuple[Quantity, Quantity]:
+def _working_bytes(
+    model: Model, layout: Layout, share: Quantity, stage_gradients: Quantity
+) -> tuple[Quantity, Quantity]:
     """Gathered layers, communication buckets, the logits' gradient, module buffers: low and high."""
     zero, parallel = np.asarray(layout.zero), np.asarray(layout.data) > 1
     layer = (model.largest_layer_parameters or model.parameters) / layout.tensor
@@ -173,7 +179,9 @@ def fits(usage: Memory, device: Device) -> Quantity:
     states = usage.device_parameters + usage.device_gradients + usage.device_optimizer
     floor = np.where(np.isnan(usage.device_low), states + CONTEXT_BYTES[0], usage.device_low)
     return np.where(
-        floor > device.reported_bytes, -1, np.where(np.nan_to_num(usage.device_high, nan=np.inf) <= device.memory_bytes, 1, 0)
+        floor > device.reported_bytes,
+        -1,
+        np.where(np.nan_to_num(usage.device_high, nan=np.inf) <= device.memory_bytes, 1, 0),
     )
 
 

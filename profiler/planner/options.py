@@ -65,6 +65,9 @@ def request_of(options: Options, directory: Path) -> Request:
     own = users_own(directory)
     calibration = read_runs(options.runs) if options.runs else None
     device = _device(options, own, calibration)
+    if calibration is not None:
+        own_device = device if options.gpu is None else measured_device(calibration, own)
+        calibration = replace(calibration, device=own_device)
     model = _model(options, own, calibration)
     precision = options.precision or _default_precision(device, calibration)
     known_precision(precision)

@@ -140,10 +140,18 @@ def make_plan(request: Request, *, count_devices: bool = True) -> Plan:
     if efficiency is None:
         efficiency = published(request.device, request.model or _nothing(), precision.name)
     if request.model is None:
-        layout = with_precision(Layout(float(request.devices)), precision, known_optimizer(request.optimizer), request.device)
+        layout = with_precision(
+            Layout(float(request.devices)), precision, known_optimizer(request.optimizer), request.device
+        )
         time = _whole_time(request, layout, efficiency, None)
         return Plan(
-            request, None, _no_memory(request), time, _cost(request, time), efficiency, assumptions(request, None, efficiency)
+            request,
+            None,
+            _no_memory(request),
+            time,
+            _cost(request, time),
+            efficiency,
+            assumptions(request, None, efficiency),
         )
     layout = layout_of(request)
     memory_answer = _memory(request, request.model, layout, count_devices)
@@ -180,7 +188,9 @@ def layout_of(request: Request) -> Layout:
         recompute=float(RECOMPUTE[request.recompute]),
         flash=float(request.flash),
     )
-    layout = with_precision(base, known_precision(request.precision), known_optimizer(request.optimizer), request.device)
+    layout = with_precision(
+        base, known_precision(request.precision), known_optimizer(request.optimizer), request.device
+    )
     if reason := impossible(model, layout):
         raise ProfError(f"this can't be planned: {reason}.")
     if request.global_batch and micro * replicas * micro_batches != request.global_batch:
@@ -298,6 +308,7 @@ def _from_step(
             "communication": float(time.communication),
             "communication, hidden": float(time.hidden_communication),
             "data-loading": float(time.data),
+            "host-overhead": float(time.host),
         },
         bubble_share=float(time.bubble_share),
         units_per_s=units_per_step / step,
@@ -363,7 +374,19 @@ def _whole_time(request: Request, layout: Layout, efficiency: Efficiency, model:
     seconds = flops * repeated / (rate * request.devices) / request.goodput
     around = (seconds * efficiency.value / efficiency.high, seconds * efficiency.value / efficiency.low)
     return TimeAnswer(
-        flops, None, None, seconds, around, seconds / HOUR_S * request.devices, "compute", mfu, hfu, {}, None, None, None
+        flops,
+        None,
+        None,
+        seconds,
+        around,
+        seconds / HOUR_S * request.devices,
+        "compute",
+        mfu,
+        hfu,
+        {},
+        None,
+        None,
+        None,
     )
 
 

@@ -165,6 +165,7 @@ class Observer:
             "activation_bytes_per_sample": saved + loss,
             "activation_fixed_bytes": sum(each.activation_fixed_bytes for each in self.counted),
             "low_precision_share": (low + loss) / (saved + loss) if saved + loss else 0.5,
+            "calls": sum(each.calls for each in self.counted),
             "optimizer": self.optimizer,
             "momentum": self.momentum,
             "autocast": self.autocast,
@@ -215,7 +216,14 @@ def _without_accelerators() -> None:
     cuda: Any = torch.cuda
     cuda.is_available = lambda: False
     cuda.device_count = lambda: 0
-    for name in ("set_device", "synchronize", "empty_cache", "reset_peak_memory_stats", "manual_seed", "manual_seed_all"):
+    for name in (
+        "set_device",
+        "synchronize",
+        "empty_cache",
+        "reset_peak_memory_stats",
+        "manual_seed",
+        "manual_seed_all",
+    ):
         setattr(cuda, name, lambda *_args, **_kwargs: None)
     torch.backends.mps.is_available = lambda: False  # type: ignore[assignment]
     torch.compile = lambda model=None, **_: model if model is not None else lambda each: each  # type: ignore[assignment]

@@ -78,4 +78,6 @@ def money_text(usd: float | None) -> str:
         return "not known"
     if usd >= 1e6:
         return f"${digits(usd / 1e6)} M"
+    if usd >= 1e5:
+        return f"${digits(usd / 1e3)}k"
     return f"${digits(usd)}" if usd >= 0.01 else "under 1 cent"

@@ -60,6 +60,7 @@ def model_from(seen: dict[str, Any], script: str) -> Model:
             activation_fixed_bytes=seen["activation_fixed_bytes"],
             low_precision_share=seen["low_precision_share"],
             batch=seen["batch"],
+            calls=seen["calls"],
         ),
         buffers=float(seen["buffers"]),
         largest_layer_parameters=float(seen["largest_layer_parameters"]),

@@ -17,7 +17,7 @@ from profiler.planner.architecture import Model
 from profiler.planner.efficiency import published
 from profiler.planner.layout import Layout, with_precision
 from profiler.planner.memory import Memory, fits, memory
-from profiler.planner.plan import Plan, Request, make_plan
+from profiler.planner.plan import Plan, Request, default_micro_batch, make_plan
 from profiler.planner.quantity import Column, column
 from profiler.planner.states import known_optimizer, known_precision
 from profiler.planner.timing import StepTime, step_time
@@ -103,7 +103,8 @@ def candidates(
     )
     devices, tensor, pipeline, zero, micro, again = (axis.ravel() for axis in axes)
     data = devices / (tensor * pipeline)
-    batch = float(request.global_batch or max(model.global_batch or 0, int(devices.max())))
+    whole = default_micro_batch(model, None, 1) * int(devices.max())
+    batch = float(request.global_batch or max(model.global_batch or 0, whole))
     possible = (devices % (tensor * pipeline) == 0) & ((zero < 2) | (pipeline == 1)) & ((zero == 0) | (data > 1))
     possible &= tensor <= request.device.devices_per_node
     possible &= micro * data <= batch
@@ -152,7 +153,9 @@ def _best(
         (layout.tensor[good], layout.zero[good], layout.pipeline[good], np.round(np.log(seconds[good]), 3))
     )
     for index in good[order]:
-        way = tuple(float(getattr(layout, name)[index]) for name in ("devices", "tensor", "pipeline", "zero", "recompute"))
+        way = tuple(
+            float(getattr(layout, name)[index]) for name in ("devices", "tensor", "pipeline", "zero", "recompute")
+        )
         if way in seen:
             continue
         seen.add(way)
@@ -210,5 +213,3 @@ def layout_text(request: Request) -> str:
 def planned(found: Found) -> Plan:
     """The full plan of what was found."""
     return make_plan(found.request, count_devices=False)
-
-

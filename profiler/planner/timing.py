@@ -18,13 +18,14 @@ from profiler.planner.architecture import Model
 from profiler.planner.catalogue import Device
 from profiler.planner.flops import model_flops_per_unit, recompute_factor
 from profiler.planner.layout import Layout
-from profiler.planner.memory import stage_share
+from profiler.planner.memory import activation_bytes, stage_share
 from profiler.planner.quantity import Quantity
 
-TERMS = ("compute", "memory-bandwidth", "communication", "data-loading")
+TERMS = ("compute", "memory-bandwidth", "communication", "data-loading", "host-overhead")
 LATENCY_S = 15e-6  # of one collective, per hop of its ring: the α of the α–β model
 LINK_EFFICIENCY = 0.8  # of a link's datasheet rate that a ring reaches
 PCIE_BYTES_PER_S = 25e9  # where a node has no faster link, and for offloaded states
+LAUNCH_S = 6e-6  # of one operator, by PyTorch in eager mode
 HOST_BYTES_PER_S = 25e9  # a device's share of its host's memory bandwidth
 
 
@@ -57,6 +58,7 @@ class StepTime:
     communication: Quantity  # exposed
     hidden_communication: Quantity
     data: Quantity
+    host: Quantity  # launching the operators, which the device can't overtake; known for counted models
     step: Quantity
     bubble_share: Quantity  # of the compute term
     model_flops: Quantity  # of the whole step, over all devices
@@ -85,15 +87,16 @@ def step_time(
     hardware_flops = model_flops * recompute_factor(model, layout.recompute, attention=efficiency.counts_attention)
     data = samples / loader_samples_per_s if loader_samples_per_s else 0.0 * samples
     zero = 0.0 * samples
+    host = launch_s(model, layout, device)
     if efficiency.kind == "achieved":
         compute = hardware_flops / (layout.devices * rate)
         return StepTime(
-            compute, zero, zero, zero, data, np.maximum(compute, data), zero, model_flops, hardware_flops
+            compute, zero, zero, zero, data, zero, np.maximum(compute, data), zero, model_flops, hardware_flops
         )
     if efficiency.kind == "mfu":
         compute = model_flops / (layout.devices * layout.peak_flops * rate)
         return StepTime(
-            compute, zero, zero, zero, data, np.maximum(compute, data), zero, model_flops, hardware_flops
+            compute, zero, zero, zero, data, zero, np.maximum(compute, data), zero, model_flops, hardware_flops
         )
     arithmetic = hardware_flops / (layout.devices * layout.peak_flops * rate)
     bubble = (layout.pipeline - 1) / layout.micro_batches
@@ -105,13 +108,14 @@ def step_time(
     window = np.where(np.asarray(layout.zero) >= 3, 0.8 * arithmetic, 0.6 * arithmetic / layout.micro_batches)
     exposed = np.maximum(0.0, reduction - window)
     communication = tensor + exposed + pipeline_s(model, layout, device)
-    step = np.maximum(compute + bandwidth + communication, data)
+    step = np.maximum(np.maximum(compute + bandwidth, host) + communication, data)
     return StepTime(
         compute=compute,
         bandwidth=bandwidth,
         communication=communication,
         hidden_communication=reduction - exposed,
         data=data,
+        host=host,
         step=step,
         bubble_share=bubble / (1 + bubble),
         model_flops=model_flops,
@@ -121,15 +125,16 @@ def step_time(
 
 def bound_by(time: StepTime) -> str:
     """The binding term of one step: the loader where it is the longer of the two, else the largest term."""
-    rest = float(time.compute + time.bandwidth + time.communication)
-    if float(time.data) > rest:
+    if float(time.data) >= float(time.step):
         return "data-loading"
     terms = (float(time.compute), float(time.bandwidth), float(time.communication))
+    if float(time.host) > sum(terms):
+        return "host-overhead"
     return TERMS[max(range(3), key=lambda index: terms[index])]
 
 
 def traffic_s(model: Model, layout: Layout, device: Device) -> Quantity:
-    """The optimizer's update, which reads and writes every state once.
+    """The optimizer's update, which reads and writes every state once; for counted models also their activations.
 
     Offloaded, it runs in the host's memory, gradients and weights cross PCIe, and offloaded weights are streamed
     in for every pass.
@@ -137,18 +142,29 @@ def traffic_s(model: Model, layout: Layout, device: Device) -> Quantity:
     share = stage_share(model, layout)
     sharded = np.where(np.asarray(layout.zero) >= 1, layout.data, 1.0)
     elements = model.trainable_parameters * share / sharded
+    saved = activation_bytes(model, layout, split=True) if model.counted is not None else 0.0
+    # every saved activation is written once and read twice; in published efficiencies that is inside
+    passes = np.nan_to_num(np.asarray(saved, float)) * 3 * layout.micro_batches / device.bandwidth_bytes_per_s
     moved = elements * (2 * layout.optimizer_bytes + layout.gradient_bytes + 2 * layout.weight_bytes)
     sent = elements * (layout.gradient_bytes + layout.weight_bytes) / PCIE_BYTES_PER_S
     streamed = 3 * layout.micro_batches * model.parameters * share * layout.weight_bytes / PCIE_BYTES_PER_S
     on_host = moved / HOST_BYTES_PER_S + sent + np.where(np.asarray(layout.offload) >= 2, streamed, 0.0)
-    return np.where(np.asarray(layout.offload) >= 1, on_host, moved / device.bandwidth_bytes_per_s)
+    return np.where(np.asarray(layout.offload) >= 1, on_host, moved / device.bandwidth_bytes_per_s) + passes
+
+
+def launch_s(model: Model, layout: Layout, device: Device) -> Quantity:
+    """Time of the host to launch a step: about as many operators again for each half of the backward pass."""
+    calls = model.counted.calls if model.counted is not None and device.key != "cpu" else 0.0
+    return 3 * calls * LAUNCH_S * layout.micro_batches
 
 
 def ring_s(payload_bytes: Quantity, members: Quantity, bytes_per_s: Quantity, *, passes: float = 2.0) -> Quantity:
     """A ring collective by the α–β model: `passes` is 2 for an all-reduce, 1 for a gather or a reduce-scatter."""
     members = np.asarray(members, float)
     steps = passes * (members - 1)
-    return np.where(members > 1, steps * LATENCY_S + steps / members * payload_bytes / (bytes_per_s * LINK_EFFICIENCY), 0.0)
+    return np.where(
+        members > 1, steps * LATENCY_S + steps / members * payload_bytes / (bytes_per_s * LINK_EFFICIENCY), 0.0
+    )
 
 
 def tensor_parallel_s(model: Model, layout: Layout, device: Device) -> Quantity:

@@ -11,6 +11,7 @@ BOUND = {
     "memory-bandwidth": "memory bandwidth",
     "communication": "the network",
     "data-loading": "data loading",
+    "host-overhead": "the host, which launches operators",
 }
 FIT = {"yes": "fits", "no": "does not fit", "unsure": "may fit"}
 
@@ -24,7 +25,11 @@ def title(plan: Plan) -> str:
 
 def answers(plan: Plan) -> list[tuple[str, str]]:
     """The three questions and their answers, a sentence each."""
-    return [("Will it fit?", fit_sentence(plan)), ("How long?", time_sentence(plan)), ("What will it cost?", cost_sentence(plan))]
+    return [
+        ("Will it fit?", fit_sentence(plan)),
+        ("How long?", time_sentence(plan)),
+        ("What will it cost?", cost_sentence(plan)),
+    ]
 
 
 def fit_sentence(plan: Plan) -> str:
@@ -37,7 +42,9 @@ def fit_sentence(plan: Plan) -> str:
     if low is None or high is None:
         states = sum(value or 0.0 for name, value in memory.device_parts.items() if name != "activations")
         doubt = "more than the device has" if memory.fits == "no" else "activations are not known"
-        return f"{FIT[memory.fits].capitalize()}: states alone take {bytes_text(states)} of {device} per device; {doubt}."
+        return (
+            f"{FIT[memory.fits].capitalize()}: states alone take {bytes_text(states)} of {device} per device; {doubt}."
+        )
     span = bytes_text(low) if bytes_text(low) == bytes_text(high) else f"{bytes_text(low)} to {bytes_text(high)}"
     if memory.fits == "yes":
         tail = f"at least {bytes_text(memory.device_bytes - high)} are left"
@@ -45,7 +52,7 @@ def fit_sentence(plan: Plan) -> str:
         tail = f"at least {bytes_text(low - memory.device_bytes)} too much"
     else:
         tail = "it depends on fragmentation and temporary buffers: measure a step, or make room"
-    return f"{FIT[memory.fits].capitalize()}: {span} of {device} per device; {tail}."
+    return f"{FIT[memory.fits].capitalize()}: a device needs {span} and has {device}; {tail}."
 
 
 def least_sentence(plan: Plan) -> str | None:
@@ -76,7 +83,9 @@ def cost_sentence(plan: Plan) -> str:
     cost, time = plan.cost, plan.time
     if time.device_hours is None:
         return "Not known without the length of the training."
-    hours = f"{time.device_hours:,.0f} device-hours" if time.device_hours >= 10 else f"{time.device_hours:.2g} device-hours"
+    hours = (
+        f"{time.device_hours:,.0f} device-hours" if time.device_hours >= 10 else f"{time.device_hours:.2g} device-hours"
+    )
     energy = "" if cost.kwh is None else f", {energy_text(cost.kwh)}"
     if cost.usd is None:
         return f"{hours}{energy}; pass --price for dollars."
@@ -161,6 +170,7 @@ def model_sentence(plan: Plan) -> str | None:
 
 
 def _span(around: tuple[float, float] | None) -> str:
-    if around is None or duration_text(around[0]) == duration_text(around[1]):
+    if around is None:
         return ""
-    return f" ({duration_text(around[0])} to {duration_text(around[1])})"
+    low, high = duration_text(min(around)), duration_text(max(around))
+    return "" if low == high else f" ({low} to {high})"

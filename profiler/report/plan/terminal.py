@@ -9,7 +9,7 @@ from rich.table import Table
 from profiler.planner.alternatives import Alternative
 from profiler.planner.plan import Plan
 from profiler.planner.search import Findings, layout_text
-from profiler.planner.views import wording
+from profiler.report.plan import wording
 
 COLOURS = {"yes": "green", "no": "red", "unsure": "yellow"}
 
