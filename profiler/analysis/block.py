@@ -128,7 +128,7 @@ def _consumed(shape: Loop, built: Stack, at: Ints, carry: Carry, final: bool) ->
 def _with_losses(built: Stack, shape: Loop) -> Labels:
     """Give the time between a forward with gradients and its backward to the loss.
 
-    Functional losses have no hook: what runs there, with nothing but forwards and zero_grad in between, is taken for one.
+    Functional losses have no hook: what runs there, with nothing but forwards and zero_grad in between, is one.
     """
     codes, label = built.codes, built.label
     around = np.concatenate(([-1], built.top[:-1]))
@@ -154,7 +154,7 @@ def _with_losses(built: Stack, shape: Loop) -> Labels:
     owner = np.searchsorted(calls, np.arange(len(label)), side="right") - 1
     idle = (label >= lab.OTHER) & (label < lab.FIRST_SPAN) | (label == lab.STEP) & built.loop[built.top]
     chosen = (owner >= 0) & loses[owner] & idle
-    result = label.copy()
+    result: Labels = label.copy()
     result[chosen] = lab.LOSS
     return result
 
@@ -202,7 +202,9 @@ def _assemble(
     pauses = _add_pauses(columns, events, raw, int(places[_origin(built, end)]), time, step_of)
     owned = np.where(in_training & (label != lab.OUTSIDE), label, np.where(label >= lab.FIRST_SPAN, label, lab.OUTSIDE))
     for begin, stop, _, _ in evaluations:
-        owned[begin : stop + 1] = np.where(label[begin : stop + 1] >= lab.FIRST_SPAN, label[begin : stop + 1], lab.EVALUATION)
+        owned[begin : stop + 1] = np.where(
+            label[begin : stop + 1] >= lab.FIRST_SPAN, label[begin : stop + 1], lab.EVALUATION
+        )
     moment_step = np.where(inside, step_of + carry.steps, -1)
     done = end if not final else count
     consumed = int(places[_origin(built, end)]) if not final else len(events)
@@ -273,7 +275,9 @@ def _sums(built: Stack, label: Labels, inside: Bools, step: Ints, complete: int)
     cell = step[at] * lab.LABELS + label[at]
     # below 2**53 ns (104 days in one cell) the float sums are exact integers
     table = np.bincount(cell, weights=duration[at], minlength=complete * lab.LABELS)
-    parts = table.astype(np.int64).reshape(-1, lab.LABELS)[:complete] if complete else np.zeros((0, lab.LABELS), np.int64)
+    parts = (
+        table.astype(np.int64).reshape(-1, lab.LABELS)[:complete] if complete else np.zeros((0, lab.LABELS), np.int64)
+    )
     for part in np.flatnonzero(parts.any(axis=0)).tolist():
         columns[f"part_{part}"] = parts[:, part]
     columns["wall_ns"] = parts.sum(axis=1)
@@ -377,12 +381,17 @@ def _spans(
     time = built.time
     stop = np.where(closed >= 0, time[closed], time[-1] if len(time) else 0)
     found = [
-        (int(built.label[push]), int(time[push]), int(until), int(built.codes.detail[push]), int(step[push]) + 1 + steps_before)
+        (
+            int(built.label[push]),
+            int(time[push]),
+            int(until),
+            int(built.codes.detail[push]),
+            int(step[push]) + 1 + steps_before,
+        )
         for push, until in zip(pushes.tolist(), stop.tolist(), strict=True)
     ]
     found += [
-        (lab.EVALUATION, start, until, 0, int(step[begin]) + 1 + steps_before)
-        for begin, _, start, until in evaluations
+        (lab.EVALUATION, start, until, 0, int(step[begin]) + 1 + steps_before) for begin, _, start, until in evaluations
     ]
     table = np.array(sorted(found, key=lambda row: row[2]), dtype=np.int64).reshape(-1, 5)
     return {

@@ -64,7 +64,8 @@ def _first_call(loop: Loop, marks: Ints) -> int:
 def _training(loop: Loop) -> Bools:
     """Which keys lie in stretches that train."""
     stretch = np.searchsorted(loop.starts, loop.at, side="right") - 1
-    return loop.does[stretch] == Stretch.TRAIN
+    training: Bools = loop.does[stretch] == Stretch.TRAIN
+    return training
 
 
 def _after(candidates: Ints, updates: Ints) -> Ints:
@@ -106,7 +107,8 @@ def _forward_starts(loop: Loop) -> Ints:
     """Events at which a forward with gradients, or the copies that feed one, begin in training."""
     which = (loop.kind == Key.COPY) | loop.grad
     at = loop.at[which & _training(loop)]
-    return at[at <= loop.last_work]
+    starts: Ints = at[at <= loop.last_work]
+    return starts
 
 
 def cycle_ends(optimizers: Ints) -> Bools:

@@ -36,7 +36,7 @@ BLOCK_EVENTS = 1 << 17
 _SIDE_EVENTS = 1 << 14
 SLOWEST_IN_DETAIL = 32
 NEWEST_IN_DETAIL = 100
-NO_MOMENTS = Moments(*(np.empty(0, dtype=np.int64),) * 3)
+NO_MOMENTS = Moments(np.empty(0, np.int64), np.empty(0, np.int16), np.empty(0, np.int64))
 _FIRST_KEPT = 100  # the first steps are never thinned out: warm-up is read from them
 
 
@@ -153,6 +153,8 @@ def _follow(state: Folded, stream: Stream, moments: Moments, until_ns: int | Non
     """Read a track beside the training thread up to a moment; None: to its end."""
     if stream.name == "sampler":
         _drain(stream, until_ns, lambda events, limit: _take_samples(state, events, moments, limit))
+    elif stream.name.startswith("wsampler-"):
+        _drain(stream, until_ns, lambda events, limit: _take_worker_samples(state, events, limit))
     elif stream.name.startswith("worker-"):
         pid = int(stream.name.removeprefix("worker-"))
         _drain(stream, until_ns, lambda events, limit: _take_batches(state, events, pid, limit))
@@ -194,7 +196,12 @@ def _take_samples(state: Folded, events: Events, moments: Moments, until_ns: int
     state.samples.thin()
     state.readings.add(readings)
     state.readings.thin()
-    for name in (Name.RSS_BYTES, Name.DEVICE_ALLOCATED_BYTES, Name.DEVICE_RESERVED_BYTES, Name.DEVICE_PEAK_BYTES):
+    for name in (
+        Name.RSS_BYTES,
+        Name.DEVICE_ALLOCATED_BYTES,
+        Name.DEVICE_RESERVED_BYTES,
+        Name.DEVICE_PEAK_BYTES,
+    ):
         for table in (samples, readings):
             column = table.get(f"value_{int(name)}")
             if column is None or len(column) == 0:
@@ -213,6 +220,14 @@ def _take_batches(state: Folded, events: Events, pid: int, until_ns: int | None)
         state.batches_total += count
         state.batches.add({**batches, "pid": np.full(count, pid, dtype=np.int64)})
         state.batches.thin()
+    return consumed
+
+
+def _take_worker_samples(state: Folded, events: Events, until_ns: int | None) -> int:
+    consumed, samples, _ = tracks.read_sampler(events, NO_MOMENTS, until_ns)
+    kept = {name: samples[name] for name in ("time_ns", "site")}
+    state.worker_samples.add(kept)
+    state.worker_samples.thin()
     return consumed
 
 
@@ -281,9 +296,9 @@ def _unlink_consumed(process_dir: Path, state: Folded) -> None:
 
 def _left_by_ended_worker(stream: str, paths: list[Path], state: Folded) -> list[Path]:
     """The last segment of a worker that has ended, once all of it was read."""
-    if not stream.startswith("worker-") or len(paths) != 1:
+    if not stream.startswith(("worker-", "wsampler-")) or len(paths) != 1:
         return []
-    pid = int(stream.removeprefix("worker-"))
+    pid = int(stream.rpartition("-")[2])
     if _alive(pid):
         return []
     seq, offset = state.cursors.get(stream, (0, 0))

@@ -30,7 +30,7 @@ SAMPLE_ROWS = 200_000
 BATCH_ROWS = 200_000
 READING_ROWS = 50_000
 SPAN_ROWS = 4_000
-_TABLES = ("steps", "samples", "batches", "readings", "spans")
+_TABLES = ("steps", "samples", "batches", "readings", "spans", "worker_samples")
 
 
 @dataclass(slots=True)
@@ -42,6 +42,7 @@ class Folded:
     batches:  start_ns, wall_ns, load_ns, preprocess_ns, collate_ns, run_delay_ns, loader, pid, value_…, weight
     readings: time_ns, value_<name>, weight
     spans:    label, start_ns, end_ns, detail, steps_before, weight
+    worker_samples: time_ns, site, weight
     """
 
     stream: str = ""
@@ -52,6 +53,7 @@ class Folded:
     batches: Table = field(default_factory=lambda: Table(BATCH_ROWS))
     readings: Table = field(default_factory=lambda: Table(READING_ROWS))
     spans: Table = field(default_factory=lambda: Table(SPAN_ROWS))
+    worker_samples: Table = field(default_factory=lambda: Table(SAMPLE_ROWS))
     slowest: dict[int, tuple[int, Events]] = field(default_factory=dict)  # index → wall ns, raw events
     newest: dict[int, Events] = field(default_factory=dict)
     totals: dict[str, int] = field(default_factory=dict)  # exact, over all steps: wall_ns, part_<label>, …
@@ -136,7 +138,10 @@ def save(state: Folded, path: Path) -> None:
             arrays[f"{table}.{name}"] = column
     arrays["open_events"] = state.carry.open_events
     arrays["calls"] = state.calls
-    for kind, detail in (("slowest", [kept[1] for kept in state.slowest.values()]), ("newest", [*state.newest.values()])):
+    for kind, detail in (
+        ("slowest", [kept[1] for kept in state.slowest.values()]),
+        ("newest", [*state.newest.values()]),
+    ):
         arrays[f"{kind}.events"] = np.concatenate([NO_EVENTS, *detail])
         arrays[f"{kind}.counts"] = np.array([len(events) for events in detail], dtype=np.int64)
     arrays["state"] = np.frombuffer(json.dumps(_plain(state)).encode(), dtype=np.uint8)
@@ -155,8 +160,20 @@ def save(state: Folded, path: Path) -> None:
 
 def _plain(state: Folded) -> dict[str, Any]:
     """All that is not an array, as JSON."""
-    known = {name: sorted(value) if isinstance(value, frozenset) else value for name, value in asdict(state.carry.known).items()}
-    scalars = ("stream", "totals", "batches_total", "pauses", "pause_ns", "first_ns", "last_ns", "lost_segments")
+    known = {
+        name: sorted(value) if isinstance(value, frozenset) else value
+        for name, value in asdict(state.carry.known).items()
+    }
+    scalars = (
+        "stream",
+        "totals",
+        "batches_total",
+        "pauses",
+        "pause_ns",
+        "first_ns",
+        "last_ns",
+        "lost_segments",
+    )
     return {
         "format": FORMAT,
         **{name: getattr(state, name) for name in (*scalars, "repaired_blocks", "cut_short", "notices")},
@@ -197,13 +214,17 @@ def _restored(arrays: dict[str, Any]) -> Folded:
     state = Folded()
     for table in _TABLES:
         prefix = f"{table}."
-        columns = {name[len(prefix) :]: column.astype(np.int64) for name, column in arrays.items() if name.startswith(prefix)}
+        columns = {
+            name[len(prefix) :]: column.astype(np.int64) for name, column in arrays.items() if name.startswith(prefix)
+        }
         held: Table = getattr(state, table)
         held.add(columns)
-    known = plain["carry"].pop("known")
+    known: dict[str, Any] = plain["carry"].pop("known")
+    for name in ("trained_loaders", "evaluation_loaders", "trained_roots"):
+        known[name] = frozenset(known[name])
     state.carry = Carry(
         open_events=arrays["open_events"].astype(np.uint64).reshape(-1, 2),
-        known=Known(**{name: frozenset(value) if isinstance(value, list) else value for name, value in known.items()}),
+        known=Known(**known),
         **plain["carry"],
     )
     state.calls = arrays["calls"].astype(np.int64)
@@ -217,7 +238,16 @@ def _restored(arrays: dict[str, Any]) -> Folded:
     state.marks = dict(map(tuple, plain["marks"]))
     state.worker_pids = set(plain["worker_pids"])
     state.user_parts = dict(map(tuple, plain["user_parts"]))
-    for name in ("stream", "totals", "batches_total", "pauses", "pause_ns", "first_ns", "last_ns", "lost_segments"):
+    for name in (
+        "stream",
+        "totals",
+        "batches_total",
+        "pauses",
+        "pause_ns",
+        "first_ns",
+        "last_ns",
+        "lost_segments",
+    ):
         setattr(state, name, plain[name])
     for name in ("repaired_blocks", "cut_short", "notices"):
         setattr(state, name, plain[name])

@@ -26,9 +26,21 @@ PARTS: tuple[tuple[str, str], ...] = (
     ("communication", ""),
     ("other", ""),
 )
-NEXT, ITER, HOST_TO_DEVICE, MODULE, LOSS, BACKWARD, STEP, ZERO_GRAD, CLIP, SCALER, SCHEDULER, COMMUNICATION, OTHER = (
-    range(13)
-)
+(
+    NEXT,
+    ITER,
+    HOST_TO_DEVICE,
+    MODULE,
+    LOSS,
+    BACKWARD,
+    STEP,
+    ZERO_GRAD,
+    CLIP,
+    SCALER,
+    SCHEDULER,
+    COMMUNICATION,
+    OTHER,
+) = range(13)
 FIRST_USER = len(PARTS)
 USER_PARTS = 16  # named stages of the user's that get a column of their own; more of them count as plain other
 LABELS = FIRST_USER + USER_PARTS
@@ -75,3 +87,9 @@ def label_of_name(name: str) -> int | None:
     if name == "optimizer":
         return STEP
     return next((number for number, (stage, _) in enumerate(PARTS) if stage == name), None)
+
+
+def labels_of(stage: str) -> list[int]:
+    """All labels that belong to a stage."""
+    number = STAGE_ORDER.index(stage)
+    return [label for label, of_stage in enumerate(STAGE_OF.tolist()) if of_stage == number]

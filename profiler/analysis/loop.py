@@ -158,7 +158,7 @@ def _learn(
     raw: Bools,
 ) -> Known:
     """Which loaders and roots train."""
-    group = np.cumsum(raw)
+    group = np.cumsum(raw, dtype=np.int64)
     groups = int(group[-1]) + 1 if len(group) else 1
     trains = _any(group, (kind == Key.BACKWARD) | (kind == Key.STEP), groups)
     forwards = _any(group, kind == Key.FORWARD, groups)
@@ -230,11 +230,9 @@ def _with_copies(kind: Small, at: Ints) -> Ints:
         at = at - back
 
 
-def _judge(
-    kind: Small, obj: npt.NDArray[np.uint16], grad: Bools, begins: Small, starts: Ints, known: Known
-) -> Small:
+def _judge(kind: Small, obj: npt.NDArray[np.uint16], grad: Bools, begins: Small, starts: Ints, known: Known) -> Small:
     """What each stretch does, the head first."""
-    group = np.cumsum(begins != 0)
+    group = np.cumsum(begins != 0, dtype=np.int64)
     groups = len(starts) + 1
     trains = _any(group, (kind == Key.BACKWARD) | (kind == Key.STEP), groups)
     forwards = _any(group, kind == Key.FORWARD, groups)

@@ -145,7 +145,8 @@ def _implausible(codes: Codes, top: Ints, order: list[Ints]) -> bool:
 
 
 def _is_step(codes: Codes, at: Ints) -> Bools:
-    return (codes.name[at] == Name.OPTIMIZER) & (codes.detail[at] == Optimizer.STEP)
+    found: Bools = (codes.name[at] == Name.OPTIMIZER) & (codes.detail[at] == Optimizer.STEP)
+    return found
 
 
 _CALLS = (Name.FORWARD, Name.BACKWARD, Name.OPTIMIZER, Name.HOST_TO_DEVICE)
@@ -220,4 +221,3 @@ def _own(
         loop[opened] = open_loop[parent]
         open_loop[opened] = loop[opened] & user
     return loop, resolved[top]
-

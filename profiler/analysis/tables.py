@@ -73,6 +73,9 @@ def packed(columns: Columns) -> dict[str, npt.NDArray[np.generic]]:
     result: dict[str, npt.NDArray[np.generic]] = {}
     for name, column in columns.items():
         low, high = (int(column.min()), int(column.max())) if len(column) else (0, 0)
-        kind = next((kind for kind in (np.uint8, np.uint16, np.uint32) if low >= 0 and high <= np.iinfo(kind).max), None)
+        kind = next(
+            (kind for kind in (np.uint8, np.uint16, np.uint32) if low >= 0 and high <= np.iinfo(kind).max),
+            None,
+        )
         result[name] = column.astype(kind) if kind else column
     return result

@@ -215,16 +215,17 @@ def test_a_missing_segment_loses_the_steps_in_it_and_no_others(tmp_path: Path) -
     tape = Training()
     for _ in range(60):
         tape.step()
-    paths = tape.write(tmp_path, segment_events=120)  # 12 events a step: ten steps a segment
+    paths = tape.write(tmp_path, segment_events=120)  # ten events a step: twelve steps a segment
     paths[2].unlink()
     state = collect(tmp_path, final=True)
     assert state.lost_segments == 1
-    # ten are lost, and with them the end of the step before, which was complete but for its last other time
-    assert state.carry.steps == 50
+    assert state.carry.steps == 48
     assert int(state.steps.columns()["wall_ns"].max()) == 1190 * US
 
 
-def test_thinned_tables_keep_totals_exact_and_the_slowest_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_thinned_tables_keep_totals_exact_and_the_slowest_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(folded, "STEP_ROWS", 500)
     tape = Training()
     for number in range(4000):
@@ -263,18 +264,21 @@ def test_the_thread_with_the_most_optimizer_steps_is_the_one_that_trains(tmp_pat
     assert state.carry.steps == 5
 
 
-def test_a_million_events_fold_in_the_background_from_the_command_line(tmp_path: Path) -> None:
+def test_the_command_line_folds_a_long_run_to_within_its_budget(tmp_path: Path) -> None:
     tape = Training()
-    for _ in range(20_000):
+    for _ in range(40_000):
         tape.step()
     tape.write(tmp_path)
-    assert over_budget(tmp_path, 3 << 20)
+    assert over_budget(tmp_path, 5 << 20)
     done = subprocess.run(
-        [sys.executable, "-m", "profiler.analysis.fold", str(tmp_path)], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "profiler.analysis.fold", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert not over_budget(tmp_path, 3 << 20)
-    assert collect(tmp_path, final=True).carry.steps == 20_000
+    assert not over_budget(tmp_path, 5 << 20)
+    assert collect(tmp_path, final=True).carry.steps == 40_000
 
 
 def test_a_folder_that_is_none_is_one_sentence(tmp_path: Path) -> None:

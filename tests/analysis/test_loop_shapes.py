@@ -180,7 +180,9 @@ def evaluate(tape: Training, loader: int = 2, batches: int = 3, flags: int = NO_
     [(2, NO_GRAD_EVAL), (2, TRAIN), (1, NO_GRAD_EVAL)],
     ids=["own loader", "own loader, gradients left on", "the training loader"],
 )
-def test_evaluation_between_steps_is_a_span_and_in_no_step(tmp_path: Path, early: bool, loader: int, flags: int) -> None:
+def test_evaluation_between_steps_is_a_span_and_in_no_step(
+    tmp_path: Path, early: bool, loader: int, flags: int
+) -> None:
     tape = Training()
     evaluations = []
     for number in range(12):
@@ -293,7 +295,11 @@ def test_a_raised_and_caught_forward_counts_to_the_step_that_goes_on(tmp_path: P
             tape.forward(pop_flags=Flag.RAISED)
         tape.step()
     state = folded(tape, tmp_path)
-    assert walls(state) == [PLAIN_STEP_NS] * 3 + [PLAIN_STEP_NS + 500 * US, PLAIN_STEP_NS, PLAIN_STEP_NS - 20 * US]
+    assert walls(state) == [PLAIN_STEP_NS] * 3 + [
+        PLAIN_STEP_NS + 500 * US,
+        PLAIN_STEP_NS,
+        PLAIN_STEP_NS - 20 * US,
+    ]
     assert [Happened.RAISED in flags for flags in happened(state)] == [False] * 3 + [True] + [False] * 2
 
 
@@ -512,7 +518,13 @@ def test_a_stage_of_the_users_is_named_and_a_canonical_name_counts_as_that_stage
         tape.forward()
         tape.backward()
         tape.update()
-    write_notes(tmp_path, [{"kind": "stage_name", "id": 1, "name": "data_wait"}, {"kind": "stage_name", "id": 2, "name": "tokenize"}])
+    write_notes(
+        tmp_path,
+        [
+            {"kind": "stage_name", "id": 1, "name": "data_wait"},
+            {"kind": "stage_name", "id": 2, "name": "tokenize"},
+        ],
+    )
     state = folded(tape, tmp_path)
     columns = state.steps.columns()
     assert stage_ns(state, "data_wait") == [150 * US] * 3 + [0]  # the batch after a step is made within it

@@ -1,0 +1,148 @@
+"""Memory: peaks, by stage and by category, and whether it grows.
+
+In:  the samples' readings, exact peaks, and the `memory` note of the one step that was looked at closely.
+Out: `MemoryFacts`, and why parts of it were not measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from profiler.analysis import labels as lab
+from profiler.analysis import noise
+from profiler.analysis.block import Columns
+from profiler.analysis.facts import MemoryFacts, MemorySample
+from profiler.analysis.folded import Folded
+from profiler.analysis.measured import Measured
+from profiler.analysis.noise import Floats
+from profiler.analysis.stack import Bools
+from profiler.analysis.tables import ABSENT
+from profiler.record.vocabulary import STAGE_ORDER, Name
+
+_GROWTH_STEPS = 50
+_GROWTH_POINTS = 400
+_TIMELINE_POINTS = 600
+_GROWTH_SIGMA = 3.0
+_RSS = f"value_{int(Name.RSS_BYTES)}"
+_ALLOCATED = f"value_{int(Name.DEVICE_ALLOCATED_BYTES)}"
+
+
+def memory_facts(
+    folded: Folded,
+    measured: Measured | None,
+    notes: Sequence[Mapping[str, Any]],
+    capacity_bytes: int | None,
+    began_ns: int,
+) -> tuple[MemoryFacts, dict[str, str]]:
+    """Memory over the run, and reasons for what is missing."""
+    samples = folded.samples.columns()
+    absent: dict[str, str] = {}
+    on_device = bool(folded.peaks.get(Name.DEVICE_ALLOCATED_BYTES) or folded.peaks.get(Name.DEVICE_PEAK_BYTES))
+    growth = _growth(samples, measured, _ALLOCATED if on_device else _RSS)
+    if growth is None and on_device:
+        growth = _growth(samples, measured, _RSS)
+    if _peak(folded, Name.RSS_BYTES) is None:
+        absent["memory"] = "the sampler took no reading of memory"
+    elif isinstance(growth, str):
+        absent["memory growth"] = growth
+    slope, total = growth if isinstance(growth, tuple) else (None, None)
+    note = notes[-1] if notes else {}
+    if not notes:
+        absent["memory categories"] = "no step was looked at for what its memory holds"
+    device_peaks = [_peak(folded, Name.DEVICE_PEAK_BYTES), _peak(folded, Name.DEVICE_ALLOCATED_BYTES)]
+    facts = MemoryFacts(
+        peak_rss_bytes=_peak(folded, Name.RSS_BYTES),
+        peak_device_bytes=max((peak for peak in device_peaks if peak is not None), default=None),
+        reserved_device_bytes=_peak(folded, Name.DEVICE_RESERVED_BYTES),
+        device_capacity_bytes=capacity_bytes,
+        workers_peak_rss_bytes=_workers_peak(folded),
+        stage_peak_bytes=_by_stage(folded, Name.DEVICE_ALLOCATED_BYTES if on_device else Name.RSS_BYTES),
+        categories_bytes=_categories(note),
+        activations_by_module=_modules(note),
+        growth_bytes_per_step=slope,
+        growth_bytes=total,
+        timeline=_timeline(samples, began_ns),
+    )
+    return facts, absent
+
+
+def _peak(folded: Folded, name: Name) -> int | None:
+    return max(folded.peaks.get(name, {}).values(), default=None)
+
+
+def _workers_peak(folded: Folded) -> int | None:
+    column = folded.readings.columns().get(f"value_{int(Name.WORKERS_RSS_BYTES)}")
+    highest = int(column.max()) if column is not None and len(column) else 0
+    return highest if highest > 0 else None
+
+
+def _by_stage(folded: Folded, name: Name) -> dict[str, int]:
+    """The highest reading taken while in each stage."""
+    found: dict[str, int] = {}
+    for label, peak in folded.peaks.get(name, {}).items():
+        if label < lab.LABELS:
+            stage = STAGE_ORDER[int(lab.STAGE_OF[label])]
+            found[stage] = max(found.get(stage, 0), peak)
+    return {stage: found[stage] for stage in STAGE_ORDER if stage in found}
+
+
+def _growth(samples: Columns, measured: Measured | None, reading: str) -> tuple[float, int] | str | None:
+    """Bytes per step and in all over the measured steps; None for no growth beyond noise, or why it can't be told."""
+    if measured is None or measured.steps < _GROWTH_STEPS:
+        return f"fewer than {_GROWTH_STEPS} steps were measured"
+    if reading not in samples:
+        return "the sampler took no reading of memory"
+    chosen: Bools = (samples[reading] != ABSENT) & (samples["step"] >= measured.warmup)
+    at, values = samples["step"][chosen].astype(np.float64), samples[reading][chosen].astype(np.float64)
+    if len(at) < 24:
+        return "too few readings of memory were taken"
+    thin = np.unique(np.linspace(0, len(at) - 1, _GROWTH_POINTS).astype(np.int64))
+    at, values = at[thin], values[thin]
+    if not noise.rises(values):
+        return None
+    slope = noise.theil_sen(at, values)
+    total = slope * float(at[-1] - at[0])
+    if total <= _GROWTH_SIGMA * _scatter(at, values, slope) or total <= 0:
+        return None
+    return slope, int(total)
+
+
+def _scatter(at: Floats, values: Floats, slope: float) -> float:
+    rest = values - slope * at
+    return noise.sigma(rest, np.ones(len(rest), dtype=np.int64))
+
+
+def _categories(note: Mapping[str, Any]) -> dict[str, int]:
+    given = note.get("categories")
+    if not isinstance(given, dict):
+        return {}
+    return {str(name): int(size) for name, size in given.items() if isinstance(size, int)}
+
+
+def _modules(note: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:
+    given = note.get("activations_by_module")
+    rows = [(str(row[0]), int(row[1])) for row in given] if isinstance(given, list) else []
+    return tuple(sorted(rows, key=lambda row: -row[1]))
+
+
+def _timeline(samples: Columns, began_ns: int) -> tuple[MemorySample, ...]:
+    """At most 600 readings, evenly over the run; each stretch shows its highest."""
+    if _RSS not in samples:
+        return ()
+    taken = np.flatnonzero(samples[_RSS] != ABSENT)
+    device = samples.get(_ALLOCATED)
+    found = []
+    for stretch in np.array_split(taken, min(_TIMELINE_POINTS, len(taken))) if len(taken) else []:
+        at = int(stretch[np.argmax(samples[_RSS][stretch])])
+        on_device = int(device[stretch].max()) if device is not None else ABSENT
+        found.append(
+            MemorySample(
+                time_s=(int(samples["time_ns"][at]) - began_ns) / 1e9,
+                rss_bytes=int(samples[_RSS][at]),
+                device_bytes=on_device if on_device != ABSENT else None,
+            )
+        )
+    return tuple(found)
