@@ -79,6 +79,7 @@ def _root_call(
         try:
             write(pop)
             if search.searching:
+                search.look_at(codes, result)
                 search.arm()
         except Exception as error:
             session.fail("forward", error)
@@ -91,9 +92,11 @@ def _root_call(
 class RootCodes:
     """The event codes of one root."""
 
-    __slots__ = ("pop", "push", "raised")
+    __slots__ = ("number", "pop", "push", "raised", "seen")
 
     def __init__(self, number: int, is_loss: bool) -> None:
+        self.number = number
+        self.seen = False  # whether its output was looked at
         detail = Forward.LOSS if is_loss else Forward.MODULE
         self.push = [
             code(
@@ -192,6 +195,12 @@ class RootSearch:
         self._roots.append(weakref.ref(module))
         return codes
 
+    def look_at(self, codes: RootCodes, output: Any) -> None:
+        """Note, once, whether a root returns the loss itself: what runs after it is then no loss of ours to time."""
+        if not codes.seen and _is_grad_enabled():
+            codes.seen = True
+            self.session.note("root_output", id=codes.number, has_loss=_has_loss(output))
+
     def _record_first_call(self, module: torch.nn.Module, codes: RootCodes) -> None:
         """The call that showed us the root is under way: its end is seen by a hook of the module's own.
 
@@ -206,6 +215,7 @@ class RootSearch:
                 return  # the first call raised, and this is a later one
             self.session.write_safely(codes.pop, "forward")
             if self.searching:
+                self.look_at(codes, output)
                 self.arm()
 
         handle = module.register_forward_hook(ended)
@@ -224,6 +234,14 @@ class RootSearch:
                 else:
                     del vars(module)[_SLOT]
         self._roots.clear()
+
+
+def _has_loss(output: Any) -> bool:
+    """Whether an output is, or holds at its first level, a scalar with a graph behind it."""
+    if isinstance(output, dict):
+        output = tuple(output.values())
+    values = output if isinstance(output, (tuple, list)) else (output,)
+    return any(isinstance(value, torch.Tensor) and value.numel() == 1 and value.requires_grad for value in values)
 
 
 def install(session: Session) -> RootSearch:
