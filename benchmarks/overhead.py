@@ -84,14 +84,19 @@ def training(submodules: int, width: int, workers: int) -> Callable[[], None]:
 
 
 def block_us(step: Callable[[], None], steps: int) -> float:
-    """Mean step time of a block, in µs."""
+    """Mean step time of a block without its slowest tenth (the machine's own interruptions), in µs."""
     for _ in range(WARM_STEPS):
         step()
     gc.collect()
-    began = time.perf_counter_ns()
+    clock = time.perf_counter_ns
+    times = []
     for _ in range(steps):
+        began = clock()
         step()
-    return (time.perf_counter_ns() - began) / steps / 1e3
+        times.append(clock() - began)
+    times.sort()
+    kept = times[: len(times) - len(times) // 10]
+    return sum(kept) / len(kept) / 1e3
 
 
 def measure(case: str, step: Callable[[], None], blocks: int, steps: int = BLOCK_STEPS) -> Cost:
