@@ -11,16 +11,14 @@ from dataclasses import dataclass, field, replace
 from enum import IntFlag
 
 import numpy as np
-import numpy.typing as npt
 
-from profiler.analysis import cut, loop, stack
+from profiler.analysis import asides, cut, loop, stack
 from profiler.analysis import labels as lab
+from profiler.analysis.asides import Columns, Evaluation
 from profiler.analysis.loop import Key, Known, Loop, Stretch
 from profiler.analysis.stack import Bools, Ints, Labels, Stack
 from profiler.record.reader import NO_EVENTS, Events
 from profiler.record.vocabulary import STAGE_ORDER, DataWait, Flag, Kind, Name
-
-Columns = dict[str, npt.NDArray[np.int64]]
 
 
 class Happened(IntFlag):
@@ -208,7 +206,7 @@ def _assemble(
     moment_step = np.where(inside, step_of + carry.steps, -1)
     done = end if not final else count
     consumed = int(places[_origin(built, end)]) if not final else len(events)
-    spans = _spans(built, label, evaluations, done, final, step, carry.steps)
+    spans = asides.spans(built, label, evaluations, done, final, step, carry.steps)
     return Block(
         consumed=consumed,
         until_ns=None if final else int(time[end]),
@@ -225,8 +223,8 @@ def _assemble(
         spans=spans,
         calls=_calls(built, label, inside),
         moments=Moments(time[:done], owned[:done], moment_step[:done]),
-        values=_values(events[:consumed], raw, place, built, label),
-        marks=_marks(events[:consumed], raw),
+        values=asides.values(events[:consumed], raw, place, built, label),
+        marks=asides.marks(events[:consumed], raw),
         pauses=pauses[0],
         pause_ns=pauses[1],
         repaired=built.repaired,
@@ -241,13 +239,13 @@ def _origin(built: Stack, end: int) -> int:
     return int(later[0]) if len(later) else len(built.origin) and int(built.origin.max()) + 1
 
 
-def _stretches(built: Stack, shape: Loop, end: int) -> tuple[Bools, list[tuple[int, int, int, int]]]:
+def _stretches(built: Stack, shape: Loop, end: int) -> tuple[Bools, list[Evaluation]]:
     """Which events lie in stretches that train, and the evaluations: (first event, last event, start ns, end ns)."""
     count = len(built.events)
     lengths = np.diff(np.concatenate((shape.starts, [count])))
     does = np.repeat(shape.does, lengths)
     in_training: Bools = does == Stretch.TRAIN
-    evaluations: list[tuple[int, int, int, int]] = []
+    evaluations: list[Evaluation] = []
     time = built.time
     stage_pops = (built.codes.kind == Kind.POP) & (built.partner >= 0)
     stage_pops &= built.label[built.partner] < lab.FIRST_SPAN
@@ -360,63 +358,3 @@ def _raw_ranges(built: Stack, places: Ints, at: Ints, complete: int, end: int) -
         later[index] = later[index + 1]
     raw = places[later[edges]]
     return np.stack((raw[:-1], raw[1:]), axis=1) if complete else np.zeros((0, 2), dtype=np.int64)
-
-
-def _spans(
-    built: Stack,
-    label: Labels,
-    evaluations: list[tuple[int, int, int, int]],
-    done: int,
-    final: bool,
-    step: Ints,
-    steps_before: int,
-) -> Columns:
-    """Spans that ended in this stretch: their label, start, end, detail and the number of steps before them."""
-    pushes = np.flatnonzero(built.push & (built.label >= lab.FIRST_SPAN) & (built.label < lab.OUTSIDE))
-    above = np.where(pushes > 0, built.top[pushes - 1], -1)
-    pushes = pushes[(above < 0) | (built.label[above] != built.label[pushes])]
-    closed = built.partner[pushes]
-    ended = (closed >= 0) & (closed < done) | final
-    pushes, closed = pushes[ended], closed[ended]
-    time = built.time
-    stop = np.where(closed >= 0, time[closed], time[-1] if len(time) else 0)
-    found = [
-        (
-            int(built.label[push]),
-            int(time[push]),
-            int(until),
-            int(built.codes.detail[push]),
-            int(step[push]) + 1 + steps_before,
-        )
-        for push, until in zip(pushes.tolist(), stop.tolist(), strict=True)
-    ]
-    found += [
-        (lab.EVALUATION, start, until, 0, int(step[begin]) + 1 + steps_before) for begin, _, start, until in evaluations
-    ]
-    table = np.array(sorted(found, key=lambda row: row[2]), dtype=np.int64).reshape(-1, 5)
-    return {
-        name: table[:, number] for number, name in enumerate(("label", "start_ns", "end_ns", "detail", "steps_before"))
-    }
-
-
-def _values(events: Events, raw: stack.Codes, place: Ints, built: Stack, label: Labels) -> Columns:
-    """Memory readings on this thread, with the stage that ended or began right before them."""
-    at = np.flatnonzero(raw.kind[: len(events)] == Kind.VALUE)
-    if len(at) == 0:
-        return {"name": np.empty(0, np.int64), "label": np.empty(0, np.int64), "value": np.empty(0, np.int64)}
-    own = np.where(built.push, label, np.where(built.partner >= 0, label[built.partner], lab.OUTSIDE))
-    by_origin = np.full(len(place) + 1, lab.OUTSIDE, dtype=np.int64)
-    real = built.origin >= 0
-    by_origin[built.origin[real]] = own[real]
-    before = np.searchsorted(place, at, side="left") - 1
-    return {
-        "name": raw.name[at].astype(np.int64),
-        "label": by_origin[before],
-        "value": events[at, 1].astype(np.int64),
-    }
-
-
-def _marks(events: Events, raw: stack.Codes) -> dict[int, int]:
-    """When the recording was attached, switched off and ended."""
-    at = np.flatnonzero((raw.kind[: len(events)] == Kind.MARK) & (raw.name[: len(events)] != Name.STEP))
-    return {int(raw.name[number]): int(events[number, 1]) for number in at.tolist()}

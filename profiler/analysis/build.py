@@ -16,7 +16,8 @@ from profiler.analysis import timeline as drawing
 from profiler.analysis.facts import Facts, Overhead, RunFacts
 from profiler.analysis.fold import collect
 from profiler.analysis.folded import Folded
-from profiler.analysis.lines import ReadLine, lines_by_stage, places_of
+from profiler.analysis.labels import INSTRUMENT
+from profiler.analysis.lines import ReadLine, lines_by_stage, places_of, span_sites
 from profiler.analysis.machine import machine_of
 from profiler.analysis.measured import Measured, measured_steps
 from profiler.analysis.memory import memory_facts
@@ -92,8 +93,8 @@ def _facts(
     machine, absent = machine_of(run_json, device, folded, measured)
     not_measured |= absent
     settings = settings_of(notes, folded.carry.known.trained_loaders)
-    calls = call_sites(of_kind(notes, "call"))
     places = places_of(of_kind(notes, "site"))
+    calls = span_sites(folded.samples.columns(), places) | call_sites(of_kind(notes, "call"), settings.roots)
     memory, absent = memory_facts(
         folded, measured, of_kind(notes, "memory"), (device or {}).get("capacity_bytes"), began_ns
     )
@@ -228,6 +229,4 @@ def _overhead(folded: Folded, measured: Measured | None, notes: Sequence[dict[st
 
 
 def _instrument_s(folded: Folded) -> float:
-    from profiler.analysis.labels import INSTRUMENT
-
     return folded.span_totals.get(INSTRUMENT, (0, 0, 0))[1] / 1e9

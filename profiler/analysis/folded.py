@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from profiler.analysis import labels as lab
-from profiler.analysis.block import Block, Carry, Columns
+from profiler.analysis.asides import Columns
+from profiler.analysis.block import Block, Carry
 from profiler.analysis.loop import Known
 from profiler.analysis.stack import Ints
 from profiler.analysis.tables import Table, packed, rows_of

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from profiler.analysis import labels as lab
-from profiler.analysis.block import Columns
+from profiler.analysis.asides import Columns
 from profiler.analysis.facts import LineTime, Site
 from profiler.analysis.measured import Measured
 from profiler.analysis.stack import Ints
@@ -51,6 +51,17 @@ def lines_by_stage(
         if bool(chosen.any()):
             mean_ms = measured.mean(measured.stage_ns(name)[measured.rows] / 1e6)
             found[name] = rank_lines(samples["site"][chosen], samples["weight"][chosen], mean_ms, places, read_line)
+    return found
+
+
+def span_sites(samples: Columns, places: Places) -> dict[str, Site]:
+    """The line at which each span was seen most often, by the span's name."""
+    found: dict[str, Site] = {}
+    for name, label in lab.SPAN_LABELS.items() if samples else ():
+        seen = samples["site"][(samples["label"] == label) & np.isin(samples["site"], list(places))]
+        if len(seen):
+            sites, counts = np.unique(seen, return_counts=True)
+            found[name] = places[int(sites[np.argmax(counts)])][0]
     return found
 
 

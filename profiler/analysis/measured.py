@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from profiler.analysis import labels as lab
 from profiler.analysis import noise
-from profiler.analysis.block import LEFT_OUT, Columns
+from profiler.analysis.asides import Columns
+from profiler.analysis.block import LEFT_OUT
 from profiler.analysis.folded import Folded
 from profiler.analysis.noise import Floats
 from profiler.analysis.stack import Bools, Ints

@@ -13,7 +13,7 @@ import numpy as np
 
 from profiler.analysis import labels as lab
 from profiler.analysis import noise
-from profiler.analysis.block import Columns
+from profiler.analysis.asides import Columns
 from profiler.analysis.facts import MemoryFacts, MemorySample
 from profiler.analysis.folded import Folded
 from profiler.analysis.measured import Measured
@@ -26,6 +26,7 @@ _GROWTH_STEPS = 50
 _GROWTH_POINTS = 400
 _TIMELINE_POINTS = 600
 _GROWTH_SIGMA = 3.0
+_LEAST_GROWTH_BYTES = 1 << 20  # less is the allocator's own coming and going
 _RSS = f"value_{int(Name.RSS_BYTES)}"
 _ALLOCATED = f"value_{int(Name.DEVICE_ALLOCATED_BYTES)}"
 
@@ -105,7 +106,7 @@ def _growth(samples: Columns, measured: Measured | None, reading: str) -> tuple[
         return None
     slope = noise.theil_sen(at, values)
     total = slope * float(at[-1] - at[0])
-    if total <= _GROWTH_SIGMA * _scatter(at, values, slope) or total <= 0:
+    if total < max(_GROWTH_SIGMA * _scatter(at, values, slope), _LEAST_GROWTH_BYTES):
         return None
     return slope, int(total)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from profiler.analysis import labels as lab
 from profiler.analysis import noise
-from profiler.analysis.facts import LineTime, Site, StageFacts
+from profiler.analysis.facts import LineTime, RootSettings, Site, StageFacts
 from profiler.analysis.folded import Folded
 from profiler.analysis.measured import NS_PER_MS, Measured
 from profiler.record.vocabulary import STAGE_ORDER, DataWait, Optimizer
@@ -76,15 +76,21 @@ def _parts(measured: Measured, folded: Folded, stage: str) -> dict[str, float]:
     return parts
 
 
-def call_sites(notes: Sequence[Mapping[str, Any]]) -> dict[str, Site]:
-    """The user's line that enters each stage or span: that of its main call, else the first one noted."""
+def call_sites(notes: Sequence[Mapping[str, Any]], roots: Sequence[RootSettings]) -> dict[str, Site]:
+    """The user's line that enters each stage or span: that of its main call, else the first one noted.
+
+    The largest root module says where forward is called.
+    """
     found: dict[str, Site] = {}
+    for root in sorted(roots, key=lambda root: root.parameters):
+        if root.site is not None and not root.is_loss:
+            found["forward"] = root.site
+    noted: set[str] = set()
     for note in notes:
         stage, site = str(note.get("stage")), site_of(note)
-        if site is None:
-            continue
-        if stage not in found or note.get("detail") == _MAIN_DETAIL.get(stage, object()):
+        if site is not None and (stage not in noted or note.get("detail") == _MAIN_DETAIL.get(stage)):
             found[stage] = site
+            noted.add(stage)
     return found
 
 

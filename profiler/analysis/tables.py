@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from profiler.analysis.block import Columns
+from profiler.analysis.asides import Columns
 from profiler.analysis.stack import Bools
 
 ABSENT = -1  # in a column of readings ("value_…"): there was none

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from profiler.analysis.block import Columns, Moments
+from profiler.analysis.asides import Columns
+from profiler.analysis.block import Moments
 from profiler.analysis.stack import Bools, Ints, fields
 from profiler.analysis.tables import ABSENT
 from profiler.record.reader import Events

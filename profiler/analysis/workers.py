@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from profiler.analysis import noise
-from profiler.analysis.block import Columns
+from profiler.analysis.asides import Columns
 from profiler.analysis.facts import LineTime, LoaderSettings, StageFacts, StepFacts, WorkerFacts
 from profiler.analysis.folded import Folded
 from profiler.analysis.lines import Places, ReadLine, rank_lines
