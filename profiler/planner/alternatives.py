@@ -84,9 +84,10 @@ def _changes(plan: Plan) -> list[tuple[str, Request]]:
     elif "fp8" in peaks and request.precision in ("bf16-mixed", "fp16-mixed") and shape is not None:
         made.append(("--precision fp8-mixed", replace(request, precision="fp8-mixed")))
     if shape is not None and request.model.counted is None:
-        for name in ("selective", "full"):
-            if name != request.recompute and not (name == "selective" and request.flash):
-                made.append((f"--recompute {name}", replace(request, recompute=name)))
+        more = ["full"] if request.flash else ["selective", "full"]  # flash recomputes attention already
+        made += [
+            (f"--recompute {name}", replace(request, recompute=name)) for name in more if name != request.recompute
+        ]
         if request.recompute != "none":
             made.append(("--recompute none", replace(request, recompute="none")))
         if not request.flash:
@@ -126,13 +127,13 @@ def _parallel(request: Request) -> list[tuple[str, Request]]:
             made.append((f"--tp {tensor} --sp", changed))
             if request.pipeline == 1:
                 stages = 2 ** math.ceil(math.log2(max(2, request.devices / 64)))
-                for pipeline in (stages, stages * 2):
-                    made.append(
-                        (
-                            f"--tp {tensor} --sp --pp {pipeline} --strategy zero1",
-                            replace(changed, pipeline=pipeline, strategy="zero1"),
-                        )
+                made += [
+                    (
+                        f"--tp {tensor} --sp --pp {pipeline} --strategy zero1",
+                        replace(changed, pipeline=pipeline, strategy="zero1"),
                     )
+                    for pipeline in (stages, stages * 2)
+                ]
     return made
 
 

@@ -86,10 +86,8 @@ class Transformer:
 
     def problems(self) -> list[str]:
         """What is impossible about this shape, each a clause."""
-        found = []
-        for name in ("layers", "hidden", "heads", "vocabulary", "sequence", "ffn", "kv_heads", "head_dim", "experts"):
-            if getattr(self, name) < 1:
-                found.append(f"{name} must be at least 1")
+        names = ("layers", "hidden", "heads", "vocabulary", "sequence", "ffn", "kv_heads", "head_dim", "experts")
+        found = [f"{name} must be at least 1" for name in names if getattr(self, name) < 1]
         if not found and self.heads % self.kv_heads:
             found.append(f"{self.kv_heads} key-value heads do not divide {self.heads} heads")
         if self.active_experts > self.experts:

@@ -61,7 +61,8 @@ def efficiency_text(efficiency: Efficiency) -> str:
 def _measured(calibration: Calibration) -> list[str]:
     run = calibration.base
     said = [
-        f"Time is scaled from {run.name}: {digits(run.step_ms)} ms a step at {run.batch} samples on {run.device}; forward, "
+        f"Time is scaled from {run.name}: {digits(run.step_ms)} ms a step at {run.batch} samples on "
+        f"{run.device}; forward, "
         "backward and copies grow with the batch, the optimizer with the parameters, the loader with the samples."
     ]
     if len(calibration.runs) == 1:
@@ -92,7 +93,8 @@ def _memory(request: Request, layout: Layout) -> list[str]:
     elif model.shape is not None:
         attention = "flash attention keeps no score matrices" if layout.flash else "score matrices are kept (no flash)"
         said.append(
-            f"Activations by Korthikanti et al. 2022 for one {batch}, {model.shape.sequence} tokens long, recomputation "
+            f"Activations by Korthikanti et al. 2022 for one {batch}, {model.shape.sequence} tokens long, "
+            "recomputation "
             f"{request.recompute}; {attention}; logits and their fp32 copy are included."
         )
     else:
@@ -128,11 +130,13 @@ def _flops(request: Request, efficiency: Efficiency) -> list[str]:
     formula = "4N + 2N(trainable)" if frozen else "6N"
     if efficiency.counts_attention and model.shape is not None:
         return [
-            f"FLOPs per token: {formula} + 12·L·H·Q·T, N = {model.flop_parameters:.4g}; attention counted, causality not "
+            f"FLOPs per token: {formula} + 12·L·H·Q·T, N = {model.flop_parameters:.4g}; attention counted, "
+            "causality not "
             f"halved; recomputation is not in the model FLOPs."
         ]
     return [
-        f"FLOPs per token: {formula}, N = {model.flop_parameters:.4g}, attention not counted, as published TFLOP/s have it; "
+        f"FLOPs per token: {formula}, N = {model.flop_parameters:.4g}, attention not counted, as published "
+        "TFLOP/s have it; "
         "with full recomputation the device does 8N."
     ]
 

@@ -1,4 +1,4 @@
-"""The catalogues: devices, models, data sets, published costs, and the user's own from `[tool.prof]`.
+"""The catalogues: devices, models, data sets, published costs, and the user's own from `[tool.prof.planner]`.
 
 Names are forgiving about case and separators; an unknown one is refused with the nearest that exist.
 """
@@ -10,17 +10,16 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from profiler.config import read_table
 from profiler.errors import ProfError
 from profiler.planner.architecture import Model, transformer, transformer_model
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+tomllib = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,29 +57,18 @@ class DataSet:
     source: str
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file as a dictionary. Raises ProfError when it is missing or not TOML."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ProfError(f"{path} can't be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ProfError(f"{path} is not valid TOML: {error}.") from error
-
-
 @lru_cache(maxsize=8)
 def shipped(name: str) -> dict[str, Any]:
     """One of the catalogues that ship with the package, e.g. "devices"."""
-    return tomllib.loads((files("profiler.planner") / "catalogues" / f"{name}.toml").read_text(encoding="utf-8"))
+    text = (files("profiler.planner") / "catalogues" / f"{name}.toml").read_text(encoding="utf-8")
+    value: dict[str, Any] = tomllib.loads(text)
+    return value
 
 
 def users_own(directory: Path) -> dict[str, Any]:
-    """`[tool.prof]` of the nearest pyproject.toml at or above the directory; empty where there is none."""
-    for folder in (directory, *directory.parents):
-        if (folder / "pyproject.toml").is_file():
-            found = read_toml(folder / "pyproject.toml").get("tool", {}).get("prof", {})
-            return found if isinstance(found, dict) else {}
-    return {}
+    """`[tool.prof.planner]` of the nearest pyproject.toml at or above the directory; empty where there is none."""
+    found = read_table(directory).get("planner", {})
+    return found if isinstance(found, dict) else {}
 
 
 def squeezed(name: str) -> str:
@@ -148,11 +136,11 @@ def device_from(key: str, entry: Mapping[str, Any]) -> Device:
             price_usd_per_hour=_number(entry.get("price")),
             price_source=str(defaults["price_source"]),
             year=entry.get("year"),
-            source=str(entry.get("source", "[tool.prof]")),
+            source=str(entry.get("source", "[tool.prof.planner]")),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ProfError(
-            f"the device '{key}' in [tool.prof.devices] needs memory_gb, bandwidth_gbs and "
+            f"the device '{key}' in [tool.prof.planner.devices] needs memory_gb, bandwidth_gbs and "
             f"peak = {{bf16 = TFLOPS}}: {error!r} is wrong."
         ) from error
 
@@ -167,7 +155,7 @@ def known_model(name: str, own: Mapping[str, Any] | None = None) -> Model:
 def model_from(key: str, entry: Mapping[str, Any]) -> Model:
     """A model from its table. Raises ProfError when a figure it can't do without is missing."""
     try:
-        name, source = str(entry.get("name", key)), str(entry.get("source", "[tool.prof]"))
+        name, source = str(entry.get("name", key)), str(entry.get("source", "[tool.prof.planner]"))
         unit = str(entry.get("unit", "token"))
         tokens, batch = _number(entry.get("tokens")), entry.get("global_batch")
         if "layers" in entry:
@@ -214,7 +202,7 @@ def model_from(key: str, entry: Mapping[str, Any]) -> Model:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ProfError(
-            f"the model '{key}' in [tool.prof.models] needs layers, hidden, heads, vocabulary and sequence, "
+            f"the model '{key}' in [tool.prof.planner.models] needs layers, hidden, heads, vocabulary and sequence, "
             f"or parameters and forward_gmacs_per_sample: {error!r} is wrong."
         ) from error
 
@@ -235,7 +223,7 @@ def dataset_from(key: str, entry: Mapping[str, Any]) -> DataSet:
         tokens=_number(entry.get("tokens")),
         size_bytes=_scaled(entry.get("gb"), 1e9),
         year=int(entry.get("year", 0)),
-        source=str(entry.get("source", "[tool.prof]")),
+        source=str(entry.get("source", "[tool.prof.planner]")),
     )
 
 
@@ -243,7 +231,9 @@ def _tables(value: Any, name: str) -> dict[str, Mapping[str, Any]]:
     if value is None:
         return {}
     if not isinstance(value, dict) or not all(isinstance(entry, dict) for entry in value.values()):
-        raise ProfError(f"[tool.prof.{name}] must hold one table per entry, e.g. [tool.prof.{name}.mine].")
+        raise ProfError(
+            f"[tool.prof.planner.{name}] must hold one table per entry, e.g. [tool.prof.planner.{name}.mine]."
+        )
     return value
 
 

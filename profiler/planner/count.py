@@ -21,7 +21,7 @@ _FUSED = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _PLAIN_ATTENTION = torch.nn.functional.scaled_dot_product_attention
 
 
-class _Calls(TorchDispatchMode):
+class _Calls(TorchDispatchMode):  # type: ignore[misc]
     """Counts the operators that do work: views and metadata launch nothing."""
 
     def __init__(self) -> None:
@@ -159,7 +159,7 @@ def line(first: tuple[int, float], second: tuple[int, float]) -> tuple[float, fl
 def count_module(module: torch.nn.Module, *arguments: Any, name: str | None = None, **keywords: Any) -> Model:
     """A model from a module on the meta device and one call of it; the loss outside the module is not seen."""
     attention = torch.nn.functional.scaled_dot_product_attention
-    torch.nn.functional.scaled_dot_product_attention = fused_attention  # type: ignore[assignment]
+    torch.nn.functional.scaled_dot_product_attention = fused_attention
     try:
         return model_of(
             module, measure(module, (arguments, keywords)), name or type(module).__name__, "counted on meta"

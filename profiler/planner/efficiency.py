@@ -91,7 +91,7 @@ def machine(own_time: Callable[[], float] = time.perf_counter, *, size: int = 10
         devices_per_node=1,
         network_bytes_per_s=1.25e9,
         efficiency=(0.3, 0.9),
-        efficiency_source="share of a matrix product of 1024 x 1024 in fp32, measured just now; layers reach 0.3 to 0.9 of it",
+        efficiency_source="share of an fp32 matrix product of 1024 x 1024 measured just now; layers reach 0.3 to 0.9",
         price_usd_per_hour=None,
         price_source="no default: pass --price",
         year=None,

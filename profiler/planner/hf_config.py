@@ -10,8 +10,8 @@ from profiler.errors import ProfError
 from profiler.planner.architecture import Model, transformer, transformer_model
 
 GATED = {
-    "llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen2_moe", "qwen3_moe", "gemma", "gemma2", "gemma3", "gemma3_text",
-    "phi3", "olmo", "olmo2", "cohere", "granite", "stablelm", "internlm2", "smollm3", "deepseek",
+    "llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen2_moe", "qwen3_moe", "gemma", "gemma2", "gemma3",
+    "gemma3_text", "phi3", "olmo", "olmo2", "cohere", "granite", "stablelm", "internlm2", "smollm3", "deepseek",
 }  # fmt: skip
 TIED_BY_DEFAULT = {
     "gpt2",

@@ -164,7 +164,7 @@ def _working_bytes(
     )
     bucket_high = np.where(parallel & (zero < 3), bucket_high, bucket_low)
     fixed = model.buffers * 4.0
-    logits = 0.0
+    logits: Quantity = 0.0
     if model.shape is not None and model.counted is None:
         last = activations.logits_gradient_bytes(model.shape, micro_batch=layout.micro_batch, tensor=layout.tensor)
         logits = np.where(np.asarray(layout.pipeline) > 1, 0.0, last)

@@ -82,7 +82,8 @@ def request_of(options: Options, directory: Path) -> Request:
         raise ProfError("--flops already says how long the training is: pass it without --tokens or --dataset-size.")
     if model is None and flops is None and calibration is None:
         raise ProfError(
-            "there is nothing to plan: pass --model NAME, --config FILE, --params N, --flops F, --from RUN, or a training script."
+            "there is nothing to plan: pass --model NAME, --config FILE, --params N, --flops F, --from RUN, or a "
+            "training script."
         )
     request = Request(
         model=model,

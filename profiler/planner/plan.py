@@ -13,6 +13,7 @@ import numpy as np
 
 from profiler.errors import ProfError
 from profiler.planner.activations import RECOMPUTE
+from profiler.planner.answers import CostAnswer, MemoryAnswer, TimeAnswer
 from profiler.planner.architecture import Model
 from profiler.planner.assumptions import assumptions
 from profiler.planner.calibration import Calibration, predict
@@ -21,7 +22,7 @@ from profiler.planner.efficiency import published
 from profiler.planner.flops import model_flops_per_unit, recompute_factor
 from profiler.planner.layout import OFFLOADS, Layout, impossible, known_strategy, with_precision
 from profiler.planner.memory import CONTEXT_BYTES, fits, least_devices, memory
-from profiler.planner.quantity import DAY_S, HOUR_S, YEAR_S
+from profiler.planner.quantity import HOUR_S
 from profiler.planner.states import known_optimizer, known_precision
 from profiler.planner.timing import Efficiency, StepTime, bound_by, step_time
 
@@ -54,69 +55,6 @@ class Request:
     goodput: float = 1.0  # productive share of the elapsed time
     calibration: Calibration | None = None  # measured runs, which then give the step
     workers: int | None = None  # DataLoader workers, where others than the run's
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryAnswer:
-    """Bytes; None where the model gives no figure."""
-
-    parameters: float | None
-    gradients: float | None
-    optimizer: float | None
-    activations: float | None
-    buffers: tuple[float | None, float | None]
-    per_device: tuple[float | None, float | None]
-    device_parts: dict[str, float | None]  # after sharding, by category
-    host: float | None
-    device_bytes: float
-    fits: str  # "yes", "no", "unsure"
-    least_devices: int | None
-
-    @property
-    def total(self) -> float | None:
-        """Parameters, gradients, optimizer states and, where known, activations of one replica."""
-        if self.parameters is None or self.gradients is None or self.optimizer is None:
-            return None
-        return self.parameters + self.gradients + self.optimizer + (self.activations or 0.0)
-
-
-@dataclass(frozen=True, slots=True)
-class TimeAnswer:
-    """Seconds and FLOPs; the ranges come from that of the efficiency."""
-
-    flops: float | None
-    step_s: float | None
-    step_range_s: tuple[float, float] | None
-    seconds: float | None
-    seconds_range: tuple[float, float] | None
-    device_hours: float | None
-    bound_by: str | None
-    mfu: float | None
-    hfu: float | None
-    terms_s: dict[str, float]  # of one step
-    bubble_share: float | None
-    units_per_s: float | None
-    steps: float | None
-
-    @property
-    def days(self) -> float | None:
-        """The whole training in days."""
-        return None if self.seconds is None else self.seconds / DAY_S
-
-    @property
-    def years(self) -> float | None:
-        """The same in years of 365.25 days."""
-        return None if self.seconds is None else self.seconds / YEAR_S
-
-
-@dataclass(frozen=True, slots=True)
-class CostAnswer:
-    """Dollars and energy of the whole training."""
-
-    usd: float | None
-    usd_range: tuple[float, float] | None
-    price_per_device_hour: float | None
-    kwh: float | None
 
 
 @dataclass(frozen=True, slots=True)

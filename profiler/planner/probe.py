@@ -13,6 +13,7 @@ import json
 import runpy
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ class Enough(BaseException):
     """The script came to its first backward pass."""
 
 
-class Redirect(TorchFunctionMode):
+class Redirect(TorchFunctionMode):  # type: ignore[misc]
     """Accelerators become the CPU, and what meets a meta tensor becomes meta."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -56,7 +57,7 @@ def _read_scalar(tensor: torch.Tensor) -> Any:
     return 1.0 if tensor.dtype.is_floating_point else 1
 
 
-_READS = {
+_READS: dict[str, Callable[[Any], Any]] = {
     "item": _read_scalar,
     "tolist": lambda tensor: np.zeros(tuple(tensor.shape)).tolist(),
     "numpy": lambda tensor: np.zeros(tuple(tensor.shape), dtype=np.float32),
@@ -182,11 +183,11 @@ def install(observer: Observer) -> None:
     registry: Any = torch.nn.modules.module
     registry.register_module_parameter_registration_hook(_parameter_on_meta)
     registry.register_module_buffer_registration_hook(lambda _module, _name, buffer: _buffer_on_meta(buffer))
-    torch.nn.functional.scaled_dot_product_attention = count.fused_attention  # type: ignore[assignment]
+    torch.nn.functional.scaled_dot_product_attention = count.fused_attention
     # a function each: torch._dynamo refuses one object under two names
-    torch.autograd.backward = lambda *_, **__: observer.enough()  # type: ignore[assignment]
-    torch.autograd.grad = lambda *_, **__: observer.enough()  # type: ignore[assignment]
-    torch.Tensor.backward = lambda *_, **__: observer.enough()  # type: ignore[method-assign, assignment]
+    torch.autograd.backward = lambda *_, **__: observer.enough()
+    torch.autograd.grad = lambda *_, **__: observer.enough()
+    torch.Tensor.backward = lambda *_, **__: observer.enough()
     optimizer_class: Any = torch.optim.Optimizer
     plain_init = optimizer_class.__init__
 
@@ -225,9 +226,9 @@ def _without_accelerators() -> None:
         "manual_seed_all",
     ):
         setattr(cuda, name, lambda *_args, **_kwargs: None)
-    torch.backends.mps.is_available = lambda: False  # type: ignore[assignment]
-    torch.compile = lambda model=None, **_: model if model is not None else lambda each: each  # type: ignore[assignment]
-    torch.nn.Module.compile = lambda self, *_args, **_kwargs: None  # type: ignore[method-assign, assignment]
+    torch.backends.mps.is_available = lambda: False
+    torch.compile = lambda model=None, **_: model if model is not None else lambda each: each
+    torch.nn.Module.compile = lambda self, *_args, **_kwargs: None
     if torch.distributed.is_available():
         start: Any = torch.distributed.init_process_group
 
@@ -235,12 +236,12 @@ def _without_accelerators() -> None:
             store = Path(tempfile.mkdtemp(prefix="prof-plan-")) / "store"
             start("gloo", init_method=f"file://{store}", rank=0, world_size=1)
 
-        torch.distributed.init_process_group = alone  # type: ignore[assignment]
+        torch.distributed.init_process_group = alone
         parallel: Any = torch.nn.parallel
         parallel.DistributedDataParallel = Wrapped
 
 
-class Wrapped(torch.nn.Module):
+class Wrapped(torch.nn.Module):  # type: ignore[misc]
     """Stands for DistributedDataParallel: the module alone, since the plan adds the ranks."""
 
     def __init__(self, module: torch.nn.Module, *_: Any, **__: Any) -> None:

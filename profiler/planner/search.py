@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from profiler.planner.activations import FULL, NONE, SELECTIVE
 from profiler.planner.architecture import Model
@@ -18,7 +19,7 @@ from profiler.planner.efficiency import published
 from profiler.planner.layout import Layout, with_precision
 from profiler.planner.memory import Memory, fits, memory
 from profiler.planner.plan import Plan, Request, default_micro_batch, make_plan
-from profiler.planner.quantity import Column, column
+from profiler.planner.quantity import column
 from profiler.planner.states import known_optimizer, known_precision
 from profiler.planner.timing import StepTime, step_time
 
@@ -89,7 +90,7 @@ def candidates(
     shape = model.shape
     tensors = [t for t in (1, 2, 4, 8, 16) if shape and shape.heads % t == 0 and shape.ffn % t == 0] or [1]
     stages = [p for p in (1, 2, 4, 6, 8, 10, 12, 16, 24, 32, 35, 48, 64) if shape and p <= shape.layers] or [1]
-    recompute = (NONE, SELECTIVE, FULL) if shape and model.counted is None else (NONE,)
+    recompute: tuple[int, ...] = (NONE, SELECTIVE, FULL) if shape and model.counted is None else (NONE,)
     if request.flash and shape:
         recompute = (NONE, FULL)  # flash attention is selective recomputation already
     axes = np.meshgrid(
@@ -139,7 +140,13 @@ def _time(model: Model, layout: Layout, request: Request, precision: str) -> Ste
 
 
 def _best(
-    request: Request, precision: str, layout: Layout, usage: Memory, time: StepTime | None, good: Column, keep: int
+    request: Request,
+    precision: str,
+    layout: Layout,
+    usage: Memory,
+    time: StepTime | None,
+    good: npt.NDArray[np.intp],
+    keep: int,
 ) -> list[tuple[float, float, Request]]:
     """The fastest of each way of splitting, so that runners-up differ in more than the micro-batch."""
     rows = len(layout.devices)
@@ -182,7 +189,7 @@ def _request(request: Request, precision: str, row: Layout) -> Request:
 
 
 def _told(found: list[tuple[float, float, Request]]) -> tuple[Found, ...]:
-    told = []
+    told: list[Found] = []
     for seconds, high, request in found:
         share = high / request.device.memory_bytes
         if not told:

@@ -29,7 +29,9 @@ def over_devices(plan: Plan) -> list[Point]:
         return []
     group = request.tensor * request.pipeline * request.expert
     counts = {group * 2**power for power in range(17)} | {request.devices}
-    wanted = sorted(count for count in counts if request.devices / 64 <= count <= min(MOST_DEVICES, request.devices * 16))
+    wanted = sorted(
+        count for count in counts if request.devices / 64 <= count <= min(MOST_DEVICES, request.devices * 16)
+    )
     points = []
     for count in wanted:
         high: dict[str, float | None] = {}

@@ -64,8 +64,8 @@ def test_an_unknown_model_is_refused_with_the_nearest() -> None:
 
 def test_users_add_their_own_in_pyproject(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text(
-        "[tool.prof.devices.mine]\nmemory_gb = 10\nbandwidth_gbs = 100\npeak = { fp32 = 1.0 }\n"
-        "[tool.prof.models.ours]\nlayers = 2\nhidden = 64\nheads = 4\nvocabulary = 100\nsequence = 32\n",
+        "[tool.prof.planner.devices.mine]\nmemory_gb = 10\nbandwidth_gbs = 100\npeak = { fp32 = 1.0 }\n"
+        "[tool.prof.planner.models.ours]\nlayers = 2\nhidden = 64\nheads = 4\nvocabulary = 100\nsequence = 32\n",
         encoding="utf-8",
     )
     deeper = tmp_path / "a" / "b"
@@ -77,6 +77,6 @@ def test_users_add_their_own_in_pyproject(tmp_path: Path) -> None:
 
 
 def test_a_device_of_the_users_that_lacks_a_figure_is_refused_by_its_name(tmp_path: Path) -> None:
-    (tmp_path / "pyproject.toml").write_text("[tool.prof.devices.mine]\nmemory_gb = 10\n", encoding="utf-8")
-    with pytest.raises(ProfError, match="'mine'.*bandwidth_gbs"):
+    (tmp_path / "pyproject.toml").write_text("[tool.prof.planner.devices.mine]\nmemory_gb = 10\n", encoding="utf-8")
+    with pytest.raises(ProfError, match=r"'mine'.*bandwidth_gbs"):
         known_device("mine", users_own(tmp_path))

@@ -32,9 +32,16 @@ def test_gpt3_needs_more_than_one_80_gb_card_and_35_hold_its_states() -> None:
 
 @pytest.mark.parametrize(
     ("strategy", "options", "fits"),
-    [("ddp", {}, "no"), ("zero3", {}, "no"), ("zero3", {"recompute": "full"}, "yes"), ("zero1", {"tensor": 8, "pipeline": 16}, "yes")],
+    [
+        ("ddp", {}, "no"),
+        ("zero3", {}, "no"),
+        ("zero3", {"recompute": "full"}, "yes"),
+        ("zero1", {"tensor": 8, "pipeline": 16}, "yes"),
+    ],
 )
-def test_gpt3_on_1024_cards_fits_only_where_states_and_activations_are_split(strategy: str, options: dict, fits: str) -> None:
+def test_gpt3_on_1024_cards_fits_only_where_states_and_activations_are_split(
+    strategy: str, options: dict, fits: str
+) -> None:
     assert planned(devices=1024, strategy=strategy, **options).memory.fits == fits
 
 
@@ -78,7 +85,9 @@ def test_activations_of_a_classic_block_are_korthikantis(shape, micro_batch) -> 
     s, b, h, a = shape.sequence, micro_batch, shape.hidden, shape.heads
     expected = s * b * h * (34 + 5 * a * s / h)
     assert float(activations.layer_bytes(shape, micro_batch=b)) == pytest.approx(expected)
-    assert float(activations.layer_bytes(shape, micro_batch=b, recompute=activations.FULL)) == pytest.approx(2 * s * b * h)
+    assert float(activations.layer_bytes(shape, micro_batch=b, recompute=activations.FULL)) == pytest.approx(
+        2 * s * b * h
+    )
 
 
 @given(SHAPES, st.sampled_from(["ddp", "zero1", "zero2", "zero3"]), st.sampled_from([1, 2, 8, 64]))
@@ -102,7 +111,10 @@ def test_recomputation_flash_and_a_smaller_batch_each_save_activations() -> None
 
 
 def test_offloading_moves_states_to_the_host_and_keeps_their_sum() -> None:
-    plain, moved = planned(devices=8, strategy="zero3").memory, planned(devices=8, strategy="zero3", offload="all").memory
+    plain, moved = (
+        planned(devices=8, strategy="zero3").memory,
+        planned(devices=8, strategy="zero3", offload="all").memory,
+    )
     states = sum(plain.device_parts[name] or 0 for name in ("parameters", "gradients", "optimizer"))
     assert moved.host == pytest.approx(states)
     assert moved.device_parts["parameters"] == 0

@@ -23,7 +23,9 @@ def test_a_hundred_thousand_candidates_take_under_two_seconds() -> None:
     assert time.process_time() - start < 2
 
 
-@pytest.mark.parametrize(("model", "gpu", "devices"), [("gpt3-175b", "a100-80gb", 1024), ("llama3-8b", "h100", 8), ("gpt2", "rtx-3090", 2)])
+@pytest.mark.parametrize(
+    ("model", "gpu", "devices"), [("gpt3-175b", "a100-80gb", 1024), ("llama3-8b", "h100", 8), ("gpt2", "rtx-3090", 2)]
+)
 def test_what_the_search_offers_fits_and_is_planned_the_same_alone(model: str, gpu: str, devices: int) -> None:
     findings = search(Request(known_model(model), known_device(gpu), devices))
     assert findings.found
@@ -43,7 +45,10 @@ def test_no_fitting_layout_of_a_small_search_is_faster_than_the_first() -> None:
     for index in range(len(layout.devices)):
         row = layout.row(index)
         options = {"tensor": int(row.tensor), "pipeline": int(row.pipeline), "micro_batch": int(row.micro_batch)}
-        options |= {"strategy": ("ddp", "zero1", "zero2", "zero3")[int(row.zero)], "sequence_parallel": bool(row.sequence_parallel)}
+        options |= {
+            "strategy": ("ddp", "zero1", "zero2", "zero3")[int(row.zero)],
+            "sequence_parallel": bool(row.sequence_parallel),
+        }
         plan = planned("llama3-8b", "h100", 8, recompute=("none", "selective", "full")[int(row.recompute)], **options)
         if plan.memory.fits == "yes":
             assert plan.time.step_s is not None and plan.layout is not None
@@ -72,5 +77,7 @@ def test_fp32_is_offered_mixed_precision_first() -> None:
 
 
 def test_candidates_of_one_row_are_a_layout_of_floats() -> None:
-    row = candidates(known_model("gpt2"), Request(known_model("gpt2"), known_device("h100"), 1), [1], "bf16-mixed", (1,)).row(0)
+    row = candidates(
+        known_model("gpt2"), Request(known_model("gpt2"), known_device("h100"), 1), [1], "bf16-mixed", (1,)
+    ).row(0)
     assert isinstance(row, Layout) and isinstance(row.micro_batch, float)

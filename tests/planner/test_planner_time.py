@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from plan_requests import planned
 
 from profiler.errors import ProfError
+from profiler.planner.catalogue import known_device, known_model
 from profiler.planner.efficiency import given_mfu, given_tflops
 from profiler.planner.plan import Request, make_plan
-from profiler.planner.catalogue import known_device, known_model
 from profiler.planner.scaling import optimal_for_budget, optimal_for_flops
 from profiler.planner.timing import ring_s
 
@@ -28,14 +30,24 @@ def test_the_often_told_100_billion_tokens_are_118_years() -> None:
 
 
 def test_flops_alone_give_the_same_years_without_a_model() -> None:
-    request = Request(None, known_device("v100"), precision="fp16-mixed", flops=3.14e23, efficiency=given_tflops(28, None))
+    request = Request(
+        None, known_device("v100"), precision="fp16-mixed", flops=3.14e23, efficiency=given_tflops(28, None)
+    )
     plan = make_plan(request)
     assert plan.time.years == pytest.approx(3.14e23 / 28e12 / (365.25 * 86400))
     assert plan.memory.parameters is None and plan.memory.fits == "unsure"
 
 
 def test_megatrons_34_days_come_from_full_recomputation_at_140_tflops() -> None:
-    plan = planned(devices=1024, tensor=8, pipeline=16, strategy="zero1", recompute="full", units=300e9, efficiency=given_tflops(140, None))
+    plan = planned(
+        devices=1024,
+        tensor=8,
+        pipeline=16,
+        strategy="zero1",
+        recompute="full",
+        units=300e9,
+        efficiency=given_tflops(140, None),
+    )
     assert plan.time.days == pytest.approx(34, rel=0.01)
     assert plan.time.hfu == pytest.approx(plan.time.mfu * 4 / 3)  # type: ignore[operator]
 
@@ -50,7 +62,7 @@ def test_full_recomputation_lowers_mfu_but_not_an_mfu_that_was_given() -> None:
 
 def test_twice_the_devices_never_take_longer_and_seldom_half() -> None:
     days = [planned("llama3-8b", "h100", n, strategy="zero2", units=1e12).time.days for n in (8, 16, 32, 64)]
-    for before, after in zip(days, days[1:], strict=False):
+    for before, after in pairwise(days):
         assert before is not None and after is not None
         assert before / 2 <= after * 1.0001 and after <= before
 
@@ -92,7 +104,12 @@ def test_what_is_not_known_is_none() -> None:
 
 
 def test_absurd_efficiencies_are_named_absurd() -> None:
-    for call in (lambda: given_mfu(0), lambda: given_mfu(140), lambda: given_tflops(-1, None), lambda: given_tflops(400, 312e12)):
+    for call in (
+        lambda: given_mfu(0),
+        lambda: given_mfu(140),
+        lambda: given_tflops(-1, None),
+        lambda: given_tflops(400, 312e12),
+    ):
         with pytest.raises(ProfError, match="absurd"):
             call()
 
@@ -113,6 +130,9 @@ def test_lora_does_less_arithmetic_than_full_training() -> None:
     from profiler.planner.flops import model_flops_per_unit
 
     model = known_model("llama2-7b")
-    full, adapted = model_flops_per_unit(model, attention=False), model_flops_per_unit(with_lora(model, 8), attention=False)
+    full, adapted = (
+        model_flops_per_unit(model, attention=False),
+        model_flops_per_unit(with_lora(model, 8), attention=False),
+    )
     assert full is not None and adapted is not None
     assert adapted / full == pytest.approx(4 / 6, rel=0.01)

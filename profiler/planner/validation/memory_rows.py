@@ -70,7 +70,8 @@ def _zero() -> Section:
             rows.append(Row(name, value, computed, "GB", max(digits, 0.001), "computed"))
     return Section(
         "ZeRO's table: model states per device",
-        "Stage 1: 4Ψ + 12Ψ/N, stage 2: 2Ψ + 14Ψ/N, stage 3: 16Ψ/N (Rajbhandari et al. 2019), to half of the last printed digit.",
+        "Stage 1: 4Ψ + 12Ψ/N, stage 2: 2Ψ + 14Ψ/N, stage 3: 16Ψ/N (Rajbhandari et al. 2019), to half of the "
+        "last printed digit.",
         tuple(rows),
     )
 
@@ -91,7 +92,8 @@ def _deepspeed() -> Section:
         rows.append(Row(f"{name}, CPU", cpu, needs3.cpu_bytes / GIB, "GiB", 0.005, "source"))
     return Section(
         "DeepSpeed's estimators",
-        "2,851 M parameters, largest layer 32 M, 8 GPUs in one node; GiB. 0.12 and 0.78 GiB are printed with two digits.",
+        "2,851 M parameters, largest layer 32 M, 8 GPUs in one node; GiB. 0.12 and 0.78 GiB are printed with "
+        "two digits.",
         tuple(rows),
     )
 
@@ -106,7 +108,8 @@ def _accelerate() -> Section:
             Row("bert-base-cased, model", 413.18, bert_bytes[0] / MIB, "MiB", 0.001, "source"),
             Row("bert-base-cased, training", 1.61, bert_bytes[1] / GIB, "GiB", 0.005, "source"),
             Row(
-                "bert-base-cased, model, as another page of it shows", 418.18, bert_bytes[0] / MIB, "MiB", 0.001, "source",
+                "bert-base-cased, model, as another page of it shows", 418.18, bert_bytes[0] / MIB,
+                "MiB", 0.001, "source",
                 "accelerate's documentation shows both 413.18 and 418.18 MB; 413.18 is four bytes for each of the "
                 "released checkpoint's 108,310,272 parameters, the other is probably a slip of a digit",
             ),
@@ -151,7 +154,8 @@ def _activations() -> Section:
         Row(
             "Llama 3.1 8B, one layer at 32,768 tokens", 7, layer, "GiB", 0.1, "source",
             "the measured 28 copies of the hidden state are Hugging Face's eager blocks, whose RMSNorm and rotary "
-            "embedding keep fp32 and rotated copies beside the inputs that the formula counts; count your script instead",
+            "embedding keep fp32 and rotated copies beside the inputs that the formula counts; count your script "
+            "instead",
         )
     )  # fmt: skip
     checkpoints = float(activations.layer_bytes(long, micro_batch=1, recompute=activations.FULL)) * llama.layers / GIB
@@ -162,7 +166,8 @@ def _activations() -> Section:
     rows.append(
         Row(
             "GPT-2 1.5B, batch 32: the planner's own count", 60.4, computed, "GB", 0.1, "computed",
-            f"ZeRO's paper counts 24 bytes per hidden element ({whole:.1f} GB); the planner counts Korthikanti's 34, the "
+            f"ZeRO's paper counts 24 bytes per hidden element ({whole:.1f} GB); the planner counts Korthikanti's "
+            "34, the "
             "more complete inventory (both inputs of the norms, the MLP's four-fold tensors, dropout masks)",
         )
     )  # fmt: skip

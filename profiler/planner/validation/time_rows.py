@@ -47,7 +47,18 @@ KORTHIKANTI = (
 
 def sections() -> list[Section]:
     """All sections of time and cost."""
-    return [_gpt3(), _megatron(), _megatron_table(), _mtnlg(), _korthikanti(), _palm(), _llama(), _foundry(), _small(), _costs()]
+    return [
+        _gpt3(),
+        _megatron(),
+        _megatron_table(),
+        _mtnlg(),
+        _korthikanti(),
+        _palm(),
+        _llama(),
+        _foundry(),
+        _small(),
+        _costs(),
+    ]
 
 
 def _one_device_years(device: str, tflops: float, tokens: float) -> tuple[float, float]:
@@ -71,8 +82,10 @@ def _gpt3() -> Section:
     fewer = _one_device_years("v100", 28, 100e9)[0]
     return Section(
         "GPT-3 on one device",
-        "3.14e23 FLOPs are 6ND at 174.6B parameters and 300B tokens. Lambda's 28 TFLOP/s for a V100 is neither its fp32 "
-        "nor its tensor peak, so it is passed. With 100B tokens, as it is often retold, a V100 needs 118 years, not 355.",
+        "3.14e23 FLOPs are 6ND at 174.6B parameters and 300B tokens. Lambda's 28 TFLOP/s for a V100 is "
+        "neither its fp32 "
+        "nor its tensor peak, so it is passed. With 100B tokens, as it is often retold, a V100 needs 118 "
+        "years, not 355.",
         (
             Row("V100 at 28 TFLOP/s, 300B tokens", 355, years, "years", 0.0029, "text"),
             Row("V100 at 28 TFLOP/s, 100B tokens", 118, fewer, "years", 0.01, "computed"),
@@ -83,14 +96,16 @@ def _gpt3() -> Section:
 
 
 def _megatron() -> Section:
+    gpt3 = megatron_days(175e9, 300e9, 1024, 140e12)
+    trillion = megatron_days(1.008e12, 450e9, 3072, 163e12)
     return Section(
         "Megatron-LM, end to end",
         "8·T·P/(n·X): full recomputation, attention left out (Narayanan et al. 2021, section 5.1).",
         (
-            Row("175B, 300B tokens, 1,024 A100 at 140 TFLOP/s", 34, megatron_days(175e9, 300e9, 1024, 140e12), "days", 0.01, "computed"),
-            Row("1T, 450B tokens, 3,072 A100 at 163 TFLOP/s", 84, megatron_days(1.008e12, 450e9, 3072, 163e12), "days", 0.01, "computed"),
+            Row("175B, 300B tokens, 1,024 A100 at 140 TFLOP/s", 34, gpt3, "days", 0.01, "computed"),
+            Row("1T, 450B tokens, 3,072 A100 at 163 TFLOP/s", 84, trillion, "days", 0.01, "computed"),
         ),
-    )  # fmt: skip
+    )
 
 
 def _megatron_table() -> Section:
@@ -101,10 +116,13 @@ def _megatron_table() -> Section:
         assert shape is not None
         flops = megatron_flops_per_step(shape, 1) / shape.sequence * 300e9
         computed = flops / (devices * tflops * 1e12) / DAY_S
-        rows.append(Row(f"{scheme}, {billions}B, {devices} devices at {tflops} TFLOP/s", days, computed, "days", 0.05, "source"))
+        rows.append(
+            Row(f"{scheme}, {billions}B, {devices} devices at {tflops} TFLOP/s", days, computed, "days", 0.05, "source")
+        )
     return Section(
         "Megatron-LM's table 2: days for 300B tokens",
-        "From 96·B·s·l·h²(1 + s/6h + V/16lh); the shorter 8TP/nX gives 1.4 to 4.3 % less, since it leaves out attention and "
+        "From 96·B·s·l·h²(1 + s/6h + V/16lh); the shorter 8TP/nX gives 1.4 to 4.3 % less, since it leaves "
+        "out attention and "
         "logits. Published days are rounded to whole ones.",
         tuple(rows),
     )
@@ -117,7 +135,9 @@ def _mtnlg() -> Section:
     rows = []
     for devices, seconds, tflops in ((2240, 60.1, 126), (2800, 50.2, 121), (3360, 44.4, 113)):
         rows.append(Row(f"{devices} A100", tflops, flops / (devices * seconds) / 1e12, "TFLOP/s", 0.01, "source"))
-    return Section("MT-NLG 530B, batch 1,920", "Achieved TFLOP/s per device from the published iteration times.", tuple(rows))
+    return Section(
+        "MT-NLG 530B, batch 1,920", "Achieved TFLOP/s per device from the published iteration times.", tuple(rows)
+    )
 
 
 def _korthikanti() -> Section:
@@ -131,7 +151,8 @@ def _korthikanti() -> Section:
         rows.append(Row(f"{name}, HFU", hfu, hardware, "%", 0.01, "source"))
     return Section(
         "Korthikanti et al. 2022: MFU and HFU with selective recomputation",
-        "The published percentages were read; iteration times, devices and batches are recalled, so the rows agree but prove "
+        "The published percentages were read; iteration times, devices and batches are recalled, so the rows "
+        "agree but prove "
         "less than others.",
         tuple(rows),
     )
@@ -154,7 +175,12 @@ def _llama() -> Section:
         Row("65B: days at 380 tokens/s per GPU on 2,048 A100", 20.8, seconds / DAY_S, "days", 0.01, "source"),
         Row("65B: GPU-hours at that rate", 1022362, seconds / HOUR_S * 2048, "h", 0.002, "source"),
     ]
-    for key, tokens, hours in (("7b", 1e12, 82432), ("13b", 1e12, 135168), ("33b", 1.4e12, 530432), ("65b", 1.4e12, 1022362)):
+    for key, tokens, hours in (
+        ("7b", 1e12, 82432),
+        ("13b", 1e12, 135168),
+        ("33b", 1.4e12, 530432),
+        ("65b", 1.4e12, 1022362),
+    ):
         model = known_model(f"llama-{key}")
         flops = model_flops_per_unit(model, attention=True)
         assert flops is not None
@@ -171,10 +197,21 @@ def _llama() -> Section:
             if apart
             else ""
         )
-        rows.append(Row(f"{key.upper()}: GPU-hours at the 65B's MFU of {100 * mfu:.1f} %", hours, computed, "h", 0.05, "source", why))
+        rows.append(
+            Row(
+                f"{key.upper()}: GPU-hours at the 65B's MFU of {100 * mfu:.1f} %",
+                hours,
+                computed,
+                "h",
+                0.05,
+                "source",
+                why,
+            )
+        )
     return Section(
         "LLaMA's GPU-hours",
-        "Touvron et al. 2023, table 15. The first two rows use the published throughput; the others ask how far one MFU carries.",
+        "Touvron et al. 2023, table 15. The first two rows use the published throughput; the others ask how "
+        "far one MFU carries.",
         tuple(rows),
     )
 
@@ -184,7 +221,13 @@ def foundry_shape(size: str, sequence: int) -> Transformer:
     layers, hidden = SHAPES[size]
     heads = max(1, hidden // 128) if size != "125m" else 12
     return transformer(
-        layers=layers, hidden=hidden, heads=heads, vocabulary=50368, sequence=sequence, learned_positions=True, biases=False
+        layers=layers,
+        hidden=hidden,
+        heads=heads,
+        vocabulary=50368,
+        sequence=sequence,
+        learned_positions=True,
+        biases=False,
     )
 
 
@@ -197,7 +240,14 @@ def _foundry() -> Section:
         assert flops is not None
         peak = H100 if card == "H100" else A100
         rows.append(
-            Row(f"{size}, {sequence} tokens, {devices} x {card}", mfu, 100 * rate * flops / (devices * peak), "% MFU", 0.02, "source")
+            Row(
+                f"{size}, {sequence} tokens, {devices} x {card}",
+                mfu,
+                100 * rate * flops / (devices * peak),
+                "% MFU",
+                0.02,
+                "source",
+            )
         )
     return Section(
         "llm-foundry's throughput table",
@@ -211,18 +261,21 @@ def _small() -> Section:
     flops = model_flops_per_unit(model, attention=True)
     assert flops is not None
     tokens = 600000 * 480 * 1024
+    four_days = 100 * tokens * flops / (4 * DAY_S * 8 * A100)
     return Section(
         "nanoGPT and Chinchilla",
-        "GPT-2 124M: 600,000 steps of 480 sequences on 8 A100 40 GB in about 4 days. Chinchilla: 20 tokens per parameter.",
+        "GPT-2 124M: 600,000 steps of 480 sequences on 8 A100 40 GB in about 4 days. Chinchilla: 20 tokens "
+        "per parameter.",
         (
             Row("GPT-2 124M: tokens of the run", 294.9, tokens / 1e9, "1e9", 0.001, "source"),
-            Row("GPT-2 124M: MFU that 4 days imply", 29, 100 * tokens * flops / (4 * DAY_S * 8 * A100), "%", 0.03, "computed"),
+            Row("GPT-2 124M: MFU that 4 days imply", 29, four_days, "%", 0.03, "computed"),
             Row("Chinchilla 70B: tokens", 1.4, optimal_tokens(70e9) / 1e12, "1e12", 0.001, "computed"),
             Row("Chinchilla 70B: FLOPs", 5.88, 6 * 70e9 * optimal_tokens(70e9) / 1e23, "1e23", 0.001, "computed"),
             Row(
                 "Llama 3.1 405B: MFU of its 30.84M H100-hours", 40.5,
                 100 * 6 * 405e9 * 15.6e12 / (30.84e6 * HOUR_S * H100), "%", 0.06, "recalled",
-                "hours of the whole job hold failures, restarts and evaluation, the reported 38 to 43 % only productive "
+                "hours of the whole job hold failures, restarts and evaluation, the reported 38 to 43 % only "
+                "productive "
                 "steps: their quotient, 0.85, is the goodput, which the plan keeps as a factor of its own (--goodput)",
             ),
         ),
@@ -236,6 +289,7 @@ def _costs() -> Section:
     )
     return Section(
         "Training costs of 2022, as the book's first chapter plots them",
-        "days · 24 · 256 devices · $2 against published, rounded costs. No single MFU gives the days: 6·N·20N implies 21 to 48 %.",
+        "days · 24 · 256 devices · $2 against published, rounded costs. No single MFU gives the days: "
+        "6·N·20N implies 21 to 48 %.",
         rows,
     )

@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from profiler.planner.plan import Plan
+from profiler.planner.quantity import bytes_text
 from profiler.planner.scaling import Milestone, dataset_growth, model_growth
 from profiler.planner.sweep import STRATEGIES, Point, over_devices
 from profiler.report.charts import FONT, Chart, label_text
-from profiler.report.plan.wording import bytes_text
 
 COLOURS = {"ddp": "#d55e00", "zero1": "#e69f00", "zero2": "#56b4e9", "zero3": "#0072b2"}
 DASHES = {"ddp": "solid", "zero1": "dash", "zero2": "dashdot", "zero3": "solid"}
 SYMBOLS = {"ddp": "circle", "zero1": "square", "zero2": "diamond", "zero3": "triangle-up"}
 LANDMARKS = {
-    "BERT large, uncased", "GPT-2 1.5B", "GPT-3 175B", "PaLM 540B", "Llama 3.1 405B", "Stable Diffusion 1.5 UNet", "ResNet-152",
+    "BERT large, uncased", "GPT-2 1.5B", "GPT-3 175B", "PaLM 540B", "Llama 3.1 405B",
+    "Stable Diffusion 1.5 UNet", "ResNet-152",
     "MNIST", "ImageNet-1k", "LAION-5B", "C4", "FineWeb", "BookCorpus",
 }  # fmt: skip
 GREY, BLUE, GREEN, VERMILLION = "#8a93a0", "#2a8fd1", "#009e73", "#d55e00"
@@ -62,7 +63,10 @@ def _time(plan: Plan, points: Sequence[Point]) -> Chart | None:
         data = [_line("days", [each.devices for each in timed], [each.days for each in timed], "zero3", "days")]
         ideal = [timed[0].days * timed[0].devices / each.devices for each in timed if timed[0].days is not None]
         data.append(_ideal([each.devices for each in timed], ideal))
-        return Chart({"data": data, "layout": layout}, "The dashed line is what the first point would give if devices cost no communication.")
+        return Chart(
+            {"data": data, "layout": layout},
+            "The dashed line is what the first point would give if devices cost no communication.",
+        )
     if len(stepped) >= 2:
         layout["yaxis"]["title"]["text"] = "seconds a step"
         data = [_line("step", [each.devices for each in stepped], [each.step_s for each in stepped], "zero3", "s")]

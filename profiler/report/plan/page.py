@@ -19,6 +19,7 @@ from markupsafe import Markup
 import profiler
 from profiler.planner.alternatives import Alternative
 from profiler.planner.plan import Plan
+from profiler.planner.quantity import bytes_text, count_text, money_text
 from profiler.planner.scaling import cost_table, optimal_tokens
 from profiler.planner.search import Findings, layout_text
 from profiler.report.html import embedded_json
@@ -77,7 +78,7 @@ def page(plan: Plan, others: list[Alternative], findings: Findings | None) -> st
             found=[(layout_text(each.request), each.gives_up) for each in findings.found] if findings else [],
             assumptions=plan.assumptions,
             costs=cost_table(),
-            optimal=wording.count_text(optimal_tokens(model.parameters)) if model and model.unit == "token" else None,
+            optimal=count_text(optimal_tokens(model.parameters)) if model and model.unit == "token" else None,
             charts=charts,
             chart_json=embedded_json({name: chart.figure for name, chart in charts.items()}),
             style=Markup((REPORT / "templates" / "report.css").read_text(encoding="utf-8")),
@@ -99,14 +100,14 @@ def memory_parts(plan: Plan) -> tuple[list[Part], str | None]:
     named = [(name, value or 0.0) for name, value in memory.device_parts.items()]
     named.append(("buffers, context, slack", memory.buffers[1] or 0.0))
     parts = [
-        Part(name, wording.bytes_text(value), value / whole, CATEGORIES[index], index)
+        Part(name, bytes_text(value), value / whole, CATEGORIES[index], index)
         for index, (name, value) in enumerate(named)
         if value > 0
     ]
     free = memory.device_bytes - high
     if free > 0:
-        parts.append(Part("free", wording.bytes_text(free), free / whole, "#d9dde3", 2))
-    over = None if free >= 0 else f"{wording.bytes_text(-free)} more than the device's {wording.bytes_text(memory.device_bytes)}"
+        parts.append(Part("free", bytes_text(free), free / whole, "#d9dde3", 2))
+    over = None if free >= 0 else f"{bytes_text(-free)} more than the device's {bytes_text(memory.device_bytes)}"
     return parts, over
 
 
@@ -119,7 +120,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"money": wording.money_text, "count": wording.count_text}
+    environment.filters |= {"money": money_text, "count": count_text}
     return environment
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -52,7 +54,7 @@ def _layout(plan: Plan) -> str | None:
     return f"{layout_text(plan.request)}, {plan.request.optimizer}, {batch}"
 
 
-def _table(title: str, heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
+def _table(title: str, heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     numbers = {"one replica", "per device", "time", "of the step", "cost"}
     for head in heads:

@@ -61,7 +61,10 @@ def least_sentence(plan: Plan) -> str | None:
     if request.model is None:
         return None
     if least is None:
-        return f"No number of devices makes it surely fit with {request.strategy}, tp {request.tensor}, pp {request.pipeline}."
+        return (
+            f"No number of devices makes it surely fit with {request.strategy}, tp {request.tensor}, pp "
+            f"{request.pipeline}."
+        )
     return f"The least number of devices on which it surely fits laid out like this: {least:,}."
 
 

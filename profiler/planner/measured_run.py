@@ -1,0 +1,105 @@
+"""A finished run as the planner reads it.
+
+In:  a run folder's `summary.json`, schema 1.
+Out: `Run`: one rank's step by what its parts grow with, and its memory by category.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from profiler.errors import ProfError
+from profiler.planner.script import optimizer_name
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one summary says, for one rank. Milliseconds per step, bytes, samples."""
+
+    name: str
+    command: tuple[str, ...]
+    device: str
+    ranks: int
+    cores: int | None
+    batch: int | None  # samples per step
+    growing_ms: float  # forward, backward, host_to_device: with the batch
+    optimizer_ms: float
+    fixed_ms: float  # other
+    communication_ms: float  # exposed
+    waited_ms: float  # data_wait
+    step_ms: float
+    spread: float  # half of p95 − p5 over the median
+    workers: int | None
+    batch_ms: float | None  # one batch's work in a worker, for the loader's own batch
+    loader_batch: int | None
+    parameters: float | None
+    trainable: float | None
+    parameter_bytes: float | None
+    categories: dict[str, float]
+    optimizer: str | None
+
+
+def read_summary(path: Path) -> tuple[dict[str, Any], str]:
+    file = path / "summary.json" if path.is_dir() else path
+    try:
+        value = json.loads(file.read_bytes())
+    except OSError as error:
+        raise ProfError(
+            f"{file} can't be read ({error.strerror}): pass the folder of a finished run, as `prof list` shows it."
+        ) from error
+    except ValueError as error:
+        raise ProfError(f"{file} is damaged: it is not JSON.") from error
+    if not isinstance(value, dict) or value.get("schema_version") != 1:
+        raise ProfError(f"{file} is not a summary of schema 1.")
+    return value, (path if path.is_dir() else path.parent).name
+
+
+def run_of(summary: dict[str, Any], name: str) -> Run:
+    """A run from its summary. Raises ProfError where it holds no steps to calibrate by."""
+    steps, stages = summary.get("steps"), summary.get("stages") or {}
+    if not isinstance(steps, dict) or not steps.get("median_ms"):
+        raise ProfError(
+            f"{name} holds no measured steps, so nothing can be calibrated by it: let it run for 20 steps or more."
+        )
+    settings = summary.get("settings") or {}
+    loader = next((each for each in settings.get("loaders") or [] if each.get("trains")), None)
+    roots = [each for each in settings.get("roots") or [] if not each.get("is_loss")]
+    optimizers = settings.get("optimizers") or []
+    workers = summary.get("workers") or {}
+    run = summary.get("run") or {}
+    means = {stage: float(value.get("mean_ms") or 0.0) for stage, value in stages.items()}
+    mean, median = float(steps.get("mean_ms") or 0.0) or sum(means.values()), float(steps["median_ms"])
+    scale = median / mean if mean else 1.0  # outliers belong to the mean, not to the step that is predicted
+    loader_batch = None if loader is None else loader.get("batch_size")
+    batches = steps.get("batches") or steps.get("micro_batches") or 1.0
+    batch = None if loader_batch is None else round(loader_batch * max(1.0, batches))
+    growing = sum(means.get(stage, 0.0) for stage in ("forward", "backward", "host_to_device"))
+    known = growing + sum(means.get(stage, 0.0) for stage in ("optimizer", "communication", "data_wait"))
+    spread = (float(steps.get("p95_ms") or median) - float(steps.get("p5_ms") or median)) / 2 / median
+    memory = summary.get("memory") or {}
+    return Run(
+        name=name,
+        command=tuple(run.get("command") or ()),
+        device=str(run.get("device") or "cpu"),
+        ranks=int(run.get("ranks") or 1),
+        cores=run.get("cores"),
+        batch=batch,
+        growing_ms=growing * scale,
+        optimizer_ms=means.get("optimizer", 0.0) * scale,
+        fixed_ms=max(0.0, mean - known) * scale,
+        communication_ms=means.get("communication", 0.0) * scale,
+        waited_ms=means.get("data_wait", 0.0) * scale,
+        step_ms=median,
+        spread=max(0.0, spread),
+        workers=None if loader is None else loader.get("num_workers"),
+        batch_ms=workers.get("batch_ms"),
+        loader_batch=loader_batch,
+        parameters=float(sum(each["parameters"] for each in roots)) if roots else None,
+        trainable=float(sum(each["trainable_parameters"] for each in roots)) if roots else None,
+        parameter_bytes=float(sum(each["parameter_bytes"] for each in roots)) if roots else None,
+        categories={key: float(value) for key, value in (memory.get("categories") or {}).items() if value is not None},
+        optimizer=optimizer_name(optimizers[0]["name"], False) if optimizers else None,
+    )

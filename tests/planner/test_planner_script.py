@@ -1,0 +1,151 @@
+"""Finding a script's model: exact against real runs, without training, without a GPU."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from profiler.errors import ProfError
+from profiler.planner.architecture import Model
+from profiler.planner.count import count_module
+from profiler.planner.script import find_model
+
+SCRIPTS = Path(__file__).parent / "scripts"
+
+
+def really_saved_bytes(loss_of, parameters) -> int:  # type: ignore[no-untyped-def]
+    """What autograd really keeps on the CPU for one step, each storage once, parameters aside."""
+    ignored = {each.untyped_storage().data_ptr() for each in parameters}
+    seen: dict[int, int] = {}
+    kept = []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in ignored:
+            seen[storage.data_ptr()] = storage.nbytes()
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss_of()
+    return sum(seen.values())
+
+
+def saved(model: Model, samples: int) -> float:
+    assert model.counted is not None
+    return model.counted.activation_fixed_bytes + model.counted.activation_bytes_per_sample * samples
+
+
+def imported(name: str, arguments: list[str]) -> dict:
+    """The script's names, after really running it on the CPU."""
+    import runpy
+
+    before, sys.argv = sys.argv, [name, *arguments]
+    try:
+        return runpy.run_path(str(SCRIPTS / name), run_name="__main__" if name != "resnet.py" else "imported")
+    finally:
+        sys.argv = before
+
+
+def test_a_gpt_is_counted_as_a_real_step_saves_it() -> None:
+    model = find_model((str(SCRIPTS / "gpt.py"), "--depth", "3"))
+    real = imported("gpt.py", ["--depth", "3"])
+    assert model.parameters == sum(each.numel() for each in real["model"].parameters())
+    assert model.optimizer == "adamw"
+    assert model.counted is not None and model.counted.batch == 8
+    expected = really_saved_bytes(lambda: real["model"](*real["get_batch"]())[1], real["model"].parameters())
+    assert saved(model, 8) == pytest.approx(expected, rel=0.001)
+
+
+def test_a_gpts_flops_are_two_per_weight_and_token_and_its_attention() -> None:
+    model = find_model((str(SCRIPTS / "gpt.py"), "--depth", "3"))
+    tokens, width = 64, 64
+    weights = 3 * 12 * width**2 + 512 * width
+    attention = 3 * 4 * tokens**2 * width
+    assert model.counted is not None
+    assert model.counted.flops_per_sample == pytest.approx(2 * weights * tokens + attention, rel=0.001)
+
+
+def test_a_resnet_that_insists_on_a_gpu_is_found_and_is_the_published_one() -> None:
+    model = find_model((str(SCRIPTS / "resnet.py"),))
+    assert model.parameters == 25_557_032
+    assert model.optimizer == "momentum"
+    assert model.counted is not None and model.counted.batch == 4
+    assert model.counted.flops_per_sample == pytest.approx(2 * 4.09e9, rel=0.005)
+
+
+def test_a_resnets_activations_are_those_of_a_real_step() -> None:
+    model = find_model((str(SCRIPTS / "resnet.py"),))
+    real = imported("resnet.py", [])["ResNet"]()
+    images, labels = torch.rand(2, 3, 224, 224), torch.tensor([1, 2])
+    expected = really_saved_bytes(
+        lambda: torch.nn.functional.cross_entropy(real(images), labels), [*real.parameters(), *real.buffers()]
+    )
+    assert saved(model, 2) == pytest.approx(expected, rel=0.02)
+
+
+def test_frozen_parts_have_no_gradients_in_the_plan() -> None:
+    model = find_model((str(SCRIPTS / "lora.py"),))
+    assert model.trainable_parameters == 5 * 2 * 8 * 256
+    assert model.parameters == 5 * (256 * 256 + 256) + model.trainable_parameters
+    assert any("Autocast was seen" in note for note in model.notes)
+
+
+def test_a_model_of_300_gigabytes_is_found_in_little_memory() -> None:
+    model = find_model((str(SCRIPTS / "gpt.py"), "--depth", "96", "--width", "8192"))
+    assert model.parameters * 4 > 300e9
+
+
+def write(folder: Path, text: str) -> tuple[str]:
+    script = folder / "train.py"
+    script.write_text(text, encoding="utf-8")
+    return (str(script),)
+
+
+def test_the_script_never_trains(tmp_path: Path) -> None:
+    mark = tmp_path / "trained"
+    script = write(
+        tmp_path,
+        "import torch\nmodel = torch.nn.Linear(4, 1)\nopt = torch.optim.SGD(model.parameters(), lr=1)\n"
+        f"model(torch.rand(2, 4)).sum().backward()\nopt.step()\nopen({str(mark)!r}, 'w').write('x')\n",
+    )
+    assert find_model(script).parameters == 5
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("print('nothing here')\n", "came to no forward pass"),
+        ("import torch\nraise RuntimeError('no data folder')\n", "no data folder"),
+        ("def broken(:\n", "SyntaxError"),
+        ("raise SystemExit(3)\n", "exit code 3"),
+        ("import torch\nwith torch.no_grad():\n    torch.nn.Linear(2, 2)(torch.rand(1, 2))\n", "came to no forward pass"),
+    ],
+)
+def test_a_script_whose_model_is_not_found_says_what_to_pass_instead(tmp_path: Path, text: str, reason: str) -> None:
+    with pytest.raises(ProfError, match=reason) as error:
+        find_model(write(tmp_path, text))
+    assert "--model" in str(error.value) and "--params" in str(error.value)
+
+
+def test_a_script_that_comes_to_no_end_is_given_up(tmp_path: Path) -> None:
+    with pytest.raises(ProfError, match="within 3 s"):
+        find_model(write(tmp_path, "import time\ntime.sleep(60)\n"), limit_s=3)
+
+
+def test_a_missing_script_is_named() -> None:
+    with pytest.raises(ProfError, match=r"no script nowhere\.py"):
+        find_model(("nowhere.py",))
+
+
+def test_a_module_on_meta_is_counted_from_python_too() -> None:
+    with torch.device("meta"):
+        module = torch.nn.Sequential(torch.nn.Linear(32, 64), torch.nn.ReLU(), torch.nn.Linear(64, 8))
+        model = count_module(module, torch.empty(16, 32))
+    assert model.counted is not None
+    assert model.counted.flops_per_sample == 2 * (32 * 64 + 64 * 8)
+    assert saved(model, 16) == 16 * 4 * (32 + 64), "the input, and ReLU's output which the last layer shares"
