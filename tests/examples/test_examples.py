@@ -33,8 +33,11 @@ def test_the_tables_promise_a_verdict_for_each_command() -> None:
     assert all(folder in SHORTER and verdicts for folder, _, verdicts in promised())
 
 
+IDS = [" ".join([folder, *arguments]) for folder, arguments, _ in promised()]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("folder", "arguments", "verdicts"), promised(), ids=lambda value: " ".join(value) or "none")
+@pytest.mark.parametrize(("folder", "arguments", "verdicts"), promised(), ids=IDS)
 def test_an_example_gets_the_verdict_that_its_table_promises(
     folder: str, arguments: list[str], verdicts: set[str], tmp_path: Path
 ) -> None:

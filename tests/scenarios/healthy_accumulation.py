@@ -12,16 +12,16 @@ torch.manual_seed(0)
 torch.set_num_threads(1)
 
 MICRO_BATCHES = 4
-inputs = torch.randn(6144, 96)
+inputs = torch.randn(4096, 96)
 data = TensorDataset(inputs, inputs[:, :10].argmax(1))
-loader = DataLoader(data, batch_size=64, shuffle=True, drop_last=True)
+loader = DataLoader(data, batch_size=32, shuffle=True, drop_last=True)
 model = nn.Sequential(
-    nn.Linear(96, 640), nn.GELU(), nn.Dropout(0.1), nn.Linear(640, 640), nn.GELU(), nn.Linear(640, 10)
+    nn.Linear(96, 768), nn.GELU(), nn.Dropout(0.1), nn.Linear(768, 768), nn.GELU(), nn.Linear(768, 10)
 )
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
 scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / 20))
 
-for epoch in range(5):
+for epoch in range(4):
     for number, (features, labels) in enumerate(loader, start=1):
         loss = nn.functional.cross_entropy(model(features), labels)
         (loss / MICRO_BATCHES).backward()

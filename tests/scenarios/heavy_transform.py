@@ -54,7 +54,7 @@ def block(inputs: int, outputs: int) -> nn.Sequential:
 
 
 model = nn.Sequential(
-    block(3, 32), block(32, 64), block(64, 64), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 2)
+    block(3, 24), block(24, 48), block(48, 48), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(48, 2)
 )
 optimizer = torch.optim.AdamW(model.parameters(), fused=True)
 loader = DataLoader(Denoised(), batch_size=16, shuffle=True, num_workers=2, persistent_workers=True)

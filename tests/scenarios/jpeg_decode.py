@@ -52,7 +52,7 @@ def block(inputs: int, outputs: int) -> nn.Sequential:
 
 
 model = nn.Sequential(
-    block(3, 48), block(48, 96), block(96, 96), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(96, 2)
+    block(3, 64), block(64, 128), block(128, 96), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(96, 2)
 )
 optimizer = torch.optim.AdamW(model.parameters(), fused=True)
 loader = DataLoader(Photos(), batch_size=8, shuffle=True)

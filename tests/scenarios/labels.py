@@ -3,7 +3,7 @@
 A header is the script's docstring: a first sentence, then lines of `Word: value`.
 
     Planted: what is wrong, or "nothing" in a healthy training
-    Where:   the text of the line that is to blame
+    Where:   the text of the line at which the finding points
     Verdict: the bottleneck's word, or several with " | " between them
     Rule:    the rule that must speak; "data/" stands for any rule of that family
     Span:    a span of the run, and the least share of the run that it takes

@@ -1,7 +1,7 @@
 """A batch is cut out of a Python list, number by number; there is no DataLoader.
 
-Planted: list comprehensions over a list of 200,000 numbers
-Where:   rows = [[text[start + place] for place in range(CONTEXT)] for start in starts]
+Planted: list comprehensions over a long list of numbers
+Where:   windows = torch.tensor([[text[start + place] for place in range(CONTEXT)] for start in starts])
 Verdict: data-preprocessing | host-overhead
 Rule:    host/python-line
 Cured:   --cured slices one tensor
@@ -32,8 +32,7 @@ def get_batch() -> tuple[torch.Tensor, torch.Tensor]:
         windows = tokens[starts[:, None] + torch.arange(CONTEXT)]
         return windows[:, :-1], windows[:, -1]
     starts = [random.randrange(len(text) - CONTEXT) for _ in range(BATCH)]
-    rows = [[text[start + place] for place in range(CONTEXT)] for start in starts]
-    windows = torch.tensor(rows)
+    windows = torch.tensor([[text[start + place] for place in range(CONTEXT)] for start in starts])
     return windows[:, :-1], windows[:, -1]
 
 

@@ -1,7 +1,7 @@
 """Two workers stream shards over a line that is slower than the model.
 
 Planted: two megabytes a second for each worker
-Where:   received += connection.recv(RECORD_BYTES - len(received))
+Where:   loader = DataLoader(Shards(port), batch_size=BATCH, num_workers=2)
 Verdict: data-loading
 Rule:    data/slow-storage
 Cured:   --cured has a line of 500 megabytes a second

@@ -1,7 +1,7 @@
 """Every sample is fetched from a store across the network, one round trip each, on the training thread.
 
 Planted: a round trip of a millisecond for each of a batch's samples
-Where:   connection.sendall(f"{SAMPLE_BYTES}\\n".encode())
+Where:   loader = DataLoader(Remote(port), batch_size=BATCH, shuffle=True)
 Verdict: data-loading
 Rule:    data/slow-storage
 Cured:   --cured fetches the samples once, before the training
