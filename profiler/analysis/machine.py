@@ -38,6 +38,8 @@ def machine_of(
     if device is None:
         absent["device"] = "no parameter's device was seen"
     window = measured.window_ns if measured is not None else (folded.first_ns, folded.last_ns)
+    if measured is not None and len(_within(folded, Name.PROCESS_CPU_NS, window)[0]) < 2:
+        window = (measured.first_ns, folded.last_ns)  # a short run: readings come once a second
     rates = {name: _rate(folded, name, window) for name in _COUNTERS}
     if rates[Name.SYSTEM_IDLE_NS] is None:
         absent["idle cores"] = "the sampler took fewer than two readings while the steps ran"
