@@ -49,10 +49,7 @@ class StageTimes:
                 continue
             starts.append(time_ns)
             stages.append(_stage(stack))
-        # a loss that no module computes belongs to forward, which lasts until backward begins
-        for at in range(1, len(stages) - 1):
-            if stages[at - 1 : at + 2] == ["forward", "other", "backward"]:
-                stages[at] = "forward"
+        _give_losses_to_forward(stages)
         self._starts = starts
         self._stages = stages
 
@@ -60,6 +57,18 @@ class StageTimes:
         """The stage at a time of `perf_counter_ns`; "other" where none ran."""
         index = bisect_right(self._starts, time_ns) - 1
         return self._stages[index] if index >= 0 else "other"
+
+
+def _give_losses_to_forward(stages: list[str]) -> None:
+    """A loss that no module computes runs between forward and backward, maybe around a zero_grad."""
+    for at, stage in enumerate(stages):
+        if stage != "backward":
+            continue
+        back = at - 1
+        while back >= 0 and stages[back] in ("other", "optimizer"):
+            back -= 1
+        if back >= 0 and stages[back] == "forward":
+            stages[back + 1 : at] = ["forward" if word == "other" else word for word in stages[back + 1 : at]]
 
 
 def _stage(stack: Sequence[int]) -> str:

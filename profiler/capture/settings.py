@@ -28,7 +28,7 @@ from .session import Session
 from .transient import Transient
 
 _MADE_AT = "_trainprof_made_at"
-_MOST_CLASSES = 40
+_MOST_CLASSES = 8
 
 _is_compiling = torch.compiler.is_compiling
 
@@ -42,9 +42,7 @@ class Seen:
 
     def living_optimizers(self) -> list[Optimizer]:
         """The optimizers that have stepped and still exist."""
-        return [
-            optimizer for optimizer in (reference() for reference in self.optimizers) if optimizer is not None
-        ]
+        return [optimizer for optimizer in (reference() for reference in self.optimizers) if optimizer is not None]
 
 
 _seen: weakref.WeakKeyDictionary[Session, Seen] = weakref.WeakKeyDictionary()
@@ -110,6 +108,11 @@ def _place(holder: Any, depth: int = 1) -> dict[str, Any]:
     return {"file": site["file"], "line": site["line"]} if site else {"file": None, "line": None}
 
 
+def _known(values: dict[str, Any]) -> dict[str, Any]:
+    """Without those that are not set."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
 # DataLoader
 
 
@@ -132,16 +135,18 @@ def describe_loader(session: Session, number: int, loader: Any, depth: int = 1) 
         length=None if iterable else _length(loader, dataset),
         context=_start_method(loader) if num_workers else None,
         **_place(loader, depth),
-        extra={
-            "class": type(loader).__name__,
-            "dataset_module": type(dataset).__module__,
-            "sampler": type(getattr(loader, "sampler", None)).__name__,
-            "batch_sampler": type(getattr(loader, "batch_sampler", None)).__name__,
-            "drop_last": bool(getattr(loader, "drop_last", False)),
-            "collate_fn": getattr(getattr(loader, "collate_fn", None), "__qualname__", None),
-            "timeout": getattr(loader, "timeout", 0),
-            "in_order": getattr(loader, "in_order", None),
-        },
+        extra=_known(
+            {
+                "class": type(loader).__name__,
+                "dataset_module": type(dataset).__module__,
+                "sampler": type(getattr(loader, "sampler", None)).__name__,
+                "batch_sampler": type(getattr(loader, "batch_sampler", None)).__name__,
+                "drop_last": bool(getattr(loader, "drop_last", False)),
+                "collate_fn": getattr(getattr(loader, "collate_fn", None), "__qualname__", None),
+                "timeout": getattr(loader, "timeout", None) or None,
+                "in_order": getattr(loader, "in_order", None),
+            }
+        ),
     )
 
 
@@ -210,7 +215,7 @@ def describe_root(session: Session, number: int, module: torch.nn.Module) -> Non
         **_place(None),
         extra={
             "devices": [name for name, _ in devices.most_common()],
-            "classes": dict(classes.most_common(_MOST_CLASSES)),
+            "made_of": ", ".join(f"{count} {name}" for name, count in classes.most_common(_MOST_CLASSES)),
             "training": bool(module.training),
         },
     )
@@ -255,13 +260,15 @@ def describe_optimizer(session: Session, number: int, optimizer: Optimizer) -> N
         groups=len(optimizer.param_groups),
         parameters=sum(tensor.numel() for tensor in parameters),
         **_place(optimizer),
-        extra={
-            "module": type(optimizer).__module__,
-            "differentiable": first.get("differentiable"),
-            "momentum": first.get("momentum") if isinstance(first.get("momentum"), (int, float)) else None,
-            "devices": sorted({tensor.device.type for tensor in parameters}),
-            "dtypes": sorted({_dtype(tensor) for tensor in parameters}),
-        },
+        extra=_known(
+            {
+                "module": type(optimizer).__module__,
+                "differentiable": first.get("differentiable"),
+                "momentum": first.get("momentum") if isinstance(first.get("momentum"), (int, float)) else None,
+                "devices": sorted({tensor.device.type for tensor in parameters}),
+                "dtypes": sorted({_dtype(tensor) for tensor in parameters}),
+            }
+        ),
     )
 
 

@@ -65,6 +65,7 @@ def test_operators_are_counted_per_step_in_the_stage_that_called_them(tmp_path: 
     assert note["steps"] == 3
     calls = {(row["name"], row["stage"]): row["calls_per_step"] for row in note["rows"]}
     assert calls["aten::addmm", "forward"] == 2
+    assert calls["aten::softplus", "forward"] == 1
     assert calls["aten::mm", "backward"] == 3  # both weights, and the input of the second layer
     assert all(row["ms_per_step"] >= 0 for row in note["rows"])
     assert {row["device"] for row in note["rows"]} == {"cpu"}
