@@ -18,7 +18,7 @@ from profiler.analysis.asides import Columns, Evaluation
 from profiler.analysis.loop import Key, Known, Loop, Stretch
 from profiler.analysis.stack import Bools, Ints, Labels, Stack
 from profiler.record.reader import NO_EVENTS, Events
-from profiler.record.vocabulary import STAGE_ORDER, DataWait, Flag, Kind, Name
+from profiler.record.vocabulary import STAGE_ORDER, DataWait, Flag, Forward, Kind, Name
 
 
 class Happened(IntFlag):
@@ -86,19 +86,27 @@ class Block:
     cut_short: bool  # the last step had no update: it is not counted
 
 
-def process(events: Events, carry: Carry, user_labels: Mapping[int, int], final: bool) -> Block | None:
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What notes say about the numbers in events."""
+
+    user_labels: Mapping[int, int] = field(default_factory=dict)  # number of a `USER_STAGE` → label
+    loss_roots: frozenset[int] = frozenset()  # roots that return the loss itself
+
+
+def process(events: Events, carry: Carry, said: Said, final: bool) -> Block | None:
     """Cut a stretch; None when it holds no complete step and more events are to come."""
     raw = stack.fields(events)
     of_stack = (raw.kind == Kind.PUSH) | (raw.kind == Kind.POP)
     of_stack |= (raw.kind == Kind.MARK) & (raw.name == Name.STEP)
     place = np.flatnonzero(of_stack)
-    built = stack.build(_in_order(events[place]), carry.open_events, user_labels)
+    built = stack.build(_in_order(events[place]), carry.open_events, said.user_labels)
     shape = loop.read(built, carry.known, final)
     cuts = cut.cut(shape, built.entries, carry.step_open)
     end = _consumed(shape, built, cuts.at, carry, final)
     if end is None:
         return None
-    label = _with_losses(built, shape)
+    label = _with_losses(built, said.loss_roots)
     return _assemble(events, raw, place, built, shape, cuts, label, end, carry, final)
 
 
@@ -123,10 +131,11 @@ def _consumed(shape: Loop, built: Stack, at: Ints, carry: Carry, final: bool) ->
     return shape.decided if shape.decided > built.entries else None
 
 
-def _with_losses(built: Stack, shape: Loop) -> Labels:
+def _with_losses(built: Stack, loss_roots: frozenset[int]) -> Labels:
     """Give the time between a forward with gradients and its backward to the loss.
 
     Functional losses have no hook: what runs there, with nothing but forwards and zero_grad in between, is one.
+    After a root that is or returns a loss, the loss is there already: what follows is the loop's own.
     """
     codes, label = built.codes, built.label
     around = np.concatenate(([-1], built.top[:-1]))
@@ -146,7 +155,13 @@ def _with_losses(built: Stack, shape: Loop) -> Labels:
     first = np.full(int(number[-1]) + 1, len(calls), dtype=np.int64)
     with_grad = np.flatnonzero(graded)
     np.minimum.at(first, number[with_grad], with_grad)
-    loses = chained & ends[number] & (np.arange(len(calls)) >= first[number])
+    place = np.arange(len(calls))
+    whole = (name == Name.FORWARD) & (
+        (codes.detail[calls] == Forward.LOSS) | np.isin(codes.obj[calls], list(loss_roots))
+    )
+    done = np.full(int(number[-1]) + 1, len(calls), dtype=np.int64)
+    np.minimum.at(done, number[whole], place[whole])
+    loses = chained & ends[number] & (place >= first[number]) & (place < done[number])
     if not bool(loses.any()):
         return label
     owner = np.searchsorted(calls, np.arange(len(label)), side="right") - 1

@@ -16,14 +16,15 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from profiler.analysis import block, folded, tracks
 from profiler.analysis import labels as lab
-from profiler.analysis.block import Block, Moments
+from profiler.analysis.block import Block, Moments, Said
 from profiler.analysis.folded import Folded
 from profiler.analysis.stack import Bools, fields
 from profiler.analysis.tables import rows_of
@@ -60,11 +61,13 @@ def fold(process_dir: Path, final: bool = False, block_events: int = BLOCK_EVENT
 def collect(process_dir: Path, final: bool, block_events: int = BLOCK_EVENTS) -> Folded:
     """What `fold` would write, without writing it."""
     state = folded.load(process_dir / layout.FOLDED)
+    notes = reader.read_notes(process_dir)[0]
     names = {
         int(note["id"]): str(note["name"])
-        for note in reader.of_kind(reader.read_notes(process_dir)[0], "stage_name")
+        for note in reader.of_kind(notes, "stage_name")
         if isinstance(note.get("id"), int)
     }
+    said = Said(user_labels(names), _loss_roots(notes))
     tapes = layout.tapes(process_dir)
     if not state.stream:
         state.stream = training_stream(tapes)
@@ -73,16 +76,16 @@ def collect(process_dir: Path, final: bool, block_events: int = BLOCK_EVENTS) ->
         for name, paths in tapes.items()
         if name == state.stream or not name.startswith("thread-")
     }
-    advance(state, streams, user_labels(names), final, block_events)
+    advance(state, streams, said, final, block_events)
     for stream in streams.values():
         state.cursors[stream.name] = (stream.cursor.seq, stream.cursor.offset)
         state.tell(*stream.notices)
-    state.user_parts = {label: names[number] for number, label in user_labels(names).items() if label >= lab.FIRST_USER}
+    state.user_parts = {label: names[number] for number, label in said.user_labels.items() if label >= lab.FIRST_USER}
     return state
 
 
 def advance(
-    state: Folded, streams: Mapping[str, Stream], labels: Mapping[int, int], final: bool, block_events: int
+    state: Folded, streams: Mapping[str, Stream], said: Said, final: bool, block_events: int
 ) -> None:
     """Fold the training stream block by block, and the others up to the same moment."""
     training = streams.get(state.stream)
@@ -93,7 +96,7 @@ def advance(
         ends = at_break or (final and len(events) < want)
         if len(events) < want and not ends:
             break
-        done = block.process(events, state.carry, labels, ends) if len(events) else None
+        done = block.process(events, state.carry, said, ends) if len(events) else None
         if done is None and not ends:
             want *= 2
             continue
@@ -249,6 +252,12 @@ def _trained(paths: list[Path]) -> tuple[int, int, int]:
         backwards += int(np.count_nonzero(push & (codes.name == Name.BACKWARD)))
         total += len(codes.kind)
     return steps, backwards, total
+
+
+def _loss_roots(notes: Iterable[dict[str, Any]]) -> frozenset[int]:
+    """The roots that were seen to return the loss itself."""
+    outputs = reader.of_kind(notes, "root_output")
+    return frozenset(note["id"] for note in outputs if note.get("has_loss") and isinstance(note.get("id"), int))
 
 
 def user_labels(names: Mapping[int, str]) -> dict[int, int]:

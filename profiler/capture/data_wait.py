@@ -46,6 +46,7 @@ class Loaders:
             else:
                 codes = LoaderCodes(self.count, getattr(holder, "num_workers", 0) > 0)
                 self.count += 1
+                self.session.note_call("data_wait", DataWait.NEXT, depth + 1)
                 if loader is not None:
                     describe_loader(self.session, codes.number, loader, depth + 1)
             # past DataLoader.__setattr__, which refuses some names

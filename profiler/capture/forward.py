@@ -241,7 +241,7 @@ def _has_loss(output: Any) -> bool:
     if isinstance(output, dict):
         output = tuple(output.values())
     values = output if isinstance(output, (tuple, list)) else (output,)
-    return any(isinstance(value, torch.Tensor) and value.numel() == 1 and value.requires_grad for value in values)
+    return any(isinstance(value, torch.Tensor) and value.dim() == 0 and value.requires_grad for value in values)
 
 
 def install(session: Session) -> RootSearch:

@@ -49,10 +49,9 @@ def install(session: Session) -> None:
     for name in ("unscale_", "step", "update"):
         scaler = torch.amp.GradScaler
         replace(scaler, name, timed(session, getattr(scaler, name), Name.OPTIMIZER, Detail.SCALER))
-    scheduler: Any
     for scheduler in vars(lr_scheduler).values():
         if isinstance(scheduler, type) and "step" in vars(scheduler):
-            replace(scheduler, "step", timed(session, scheduler.step, Name.OPTIMIZER, Detail.SCHEDULER))
+            replace(scheduler, "step", timed(session, vars(scheduler)["step"], Name.OPTIMIZER, Detail.SCHEDULER))
 
 
 def _install_step(session: Session) -> None:

@@ -44,7 +44,8 @@ class CaptureConfig:
     @classmethod
     def from_options(cls, run_directory: str | Path, options: dict[str, Any]) -> CaptureConfig:
         """From the options that the launcher hands to its children; those it does not know are left out."""
-        known = {name: options[name] for name in ("deep", "sample_interval_ms", "max_disk_mb", "followed") if name in options}
+        names = ("deep", "sample_interval_ms", "max_disk_mb", "followed")
+        known = {name: options[name] for name in names if name in options}
         return cls(Path(run_directory), **known)
 
 

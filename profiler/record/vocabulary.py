@@ -10,8 +10,8 @@ span of the run, or a part of a worker's batch. The argument says more:
 
     argument = detail (8 bits) | object (16 bits) << 8 | flags (16 bits) << 24
 
-*detail* is a word of that stage's own list (`DataWait`, `Forward`, `Optimizer`, …); *object* numbers the loader, root module or optimizer
-within its process (a note says which is which); *flags* are the bits of `Flag`.
+*detail* is a word of that stage's own list (`DataWait`, `Forward`, `Optimizer`, …); *object* numbers the loader,
+root module or optimizer within its process (a note says which is which); *flags* are the bits of `Flag`.
 
 Standard library only: this module is imported into the user's training process.
 """

@@ -26,7 +26,7 @@ from profiler.rules.base import Finding, Severity
 from profiler.rules.verdict import Result
 
 WIDEST = 110
-CODE_LINES = 8
+CODE_LINES = 6
 NAME_WIDTH = 24
 OTHER_FINDINGS = 4
 SEVERITY_STYLES = {
@@ -126,6 +126,7 @@ def _top_finding(finding: Finding, facts: Facts) -> RenderableType:
     where = wording.fix_place(finding, facts.root)
     table = _labelled()
     table.add_row("Finding", Text.assemble((printable(finding.title), "bold"), (f"  {printable(finding.rule)}", "dim")))
+    table.add_row("Why", printable(finding.why))
     place = (f"  {printable(where)}" if where else "", "cyan")
     table.add_row("Change", Text.assemble(printable(finding.fix.summary), place))
     code = [printable(line.expandtabs(4)) for line in finding.fix.code.strip("\n").splitlines()]

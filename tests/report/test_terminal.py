@@ -75,5 +75,5 @@ def test_a_long_code_to_paste_is_cut_with_a_word_about_the_rest():
     finding = result.judgement.findings[0]
     long = replace(finding, fix=replace(finding.fix, code="\n".join(f"line_{number}" for number in range(40))))
     told = printed(replace(result, judgement=replace(result.judgement, findings=(long,))))
-    assert "line_6" in told and "line_7" not in told
-    assert "33 more lines in the report" in told
+    assert "line_4" in told and "line_5" not in told
+    assert "35 more lines in the report" in told

@@ -111,7 +111,7 @@ def _reasons(facts: Facts) -> list[str]:
         reasons.append(f"{facts.run.signal} ended the script before its first step")
     elif facts.run.exit_code:
         reasons.append(f"the script failed with exit code {facts.run.exit_code} before its first step")
-    elif not facts.run.ended:
+    elif not facts.run.ended and facts.run.exit_code is None:
         reasons.append("the process ended without a word before its first step")
     seen = [name for name in ("forward", "data_wait") if name in facts.stages]
     if facts.settings.optimizers:
