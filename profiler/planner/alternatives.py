@@ -107,9 +107,14 @@ def _changes(plan: Plan) -> list[tuple[str, Request]]:
         if name != request.offload
     ]
     micro = int(layout.micro_batch)
-    for value in (micro // 2, micro * 2):
-        if value >= 1 and value != micro:
-            made.append((f"--micro-batch {value}", replace(request, micro_batch=value)))
+    batch = int(layout.samples_per_step)
+    if micro >= 2:
+        made.append((f"--micro-batch {micro // 2}", replace(request, micro_batch=micro // 2, global_batch=batch)))
+    if layout.micro_batches >= 2:
+        made.append((f"--micro-batch {micro * 2}", replace(request, micro_batch=micro * 2, global_batch=batch)))
+    else:
+        wider = replace(request, micro_batch=micro * 2, global_batch=2 * batch)
+        made.append((f"--micro-batch {micro * 2} (a global batch of {2 * batch:,})", wider))
     doubled = request.devices * 2
     made.append((f"--gpus {doubled}", replace(request, devices=doubled)))
     if request.loader_samples_per_s is not None and plan.time.bound_by == "data-loading":

@@ -103,7 +103,7 @@ def _memory(request: Request, layout: Layout) -> list[str]:
         said.append(
             f"Global batch {int(layout.samples_per_step)}: {int(layout.data)} replicas x {int(layout.micro_batch)} x "
             f"{int(layout.micro_batches)} accumulated"
-            f"{' (from the published batch)' if model.global_batch and model.counted is None else ''}."
+            f"{' (from the published batch)' if model.global_batch else ''}."
         )
     device = request.device
     if device.reported_bytes > device.memory_bytes:
@@ -120,7 +120,7 @@ def _flops(request: Request, efficiency: Efficiency) -> list[str]:
         return [f"FLOPs: {request.flops:.3g}, as passed."]
     if model is None:
         return []
-    if model.counted is not None:
+    if model.counted is not None and model.forward_flops_per_sample is None:
         return ["FLOPs: counted by torch.utils.flop_counter on the meta device; element-wise work is not counted."]
     if model.forward_flops_per_sample is not None:
         return ["FLOPs: three times the published forward pass."]

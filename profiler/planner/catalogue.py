@@ -17,7 +17,7 @@ from typing import Any
 
 from profiler.config import read_table
 from profiler.errors import ProfError
-from profiler.planner.architecture import Model, transformer, transformer_model
+from profiler.planner.architecture import Counted, Model, transformer, transformer_model
 
 tomllib = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 
@@ -195,6 +195,7 @@ def model_from(key: str, entry: Mapping[str, Any]) -> Model:
             trainable_parameters=parameters,
             flop_parameters=None,
             unit=str(entry.get("unit", "sample")),
+            counted=_published_count(entry),
             forward_flops_per_sample=_scaled(entry.get("forward_gmacs_per_sample"), 2e9),
             buffers=float(entry.get("buffers", 0)),
             global_batch=batch,
@@ -205,6 +206,20 @@ def model_from(key: str, entry: Mapping[str, Any]) -> Model:
             f"the model '{key}' in [tool.prof.planner.models] needs layers, hidden, heads, vocabulary and sequence, "
             f"or parameters and forward_gmacs_per_sample: {error!r} is wrong."
         ) from error
+
+
+def _published_count(entry: Mapping[str, Any]) -> Counted | None:
+    """The catalogue's own count of a model that is no transformer; None where activations are not in it."""
+    if "activation_mb_per_sample" not in entry or "forward_gmacs_per_sample" not in entry:
+        return None
+    return Counted(
+        flops_per_sample=float(entry["forward_gmacs_per_sample"]) * 2e9,
+        flops_fixed=0.0,
+        activation_bytes_per_sample=float(entry["activation_mb_per_sample"]) * 1e6,
+        activation_fixed_bytes=0.0,
+        batch=32,
+        calls=float(entry.get("operators", 0)),
+    )
 
 
 def known_dataset(name: str, own: Mapping[str, Any] | None = None) -> DataSet:

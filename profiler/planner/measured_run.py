@@ -57,6 +57,14 @@ def read_summary(path: Path) -> tuple[dict[str, Any], str]:
     return value, (path if path.is_dir() else path.parent).name
 
 
+def typical_ms(stages: dict[str, Any], median_ms: float) -> dict[str, float]:
+    """Each stage's typical time: its median, or its mean where medians do not make a step (a stage of some steps only)."""
+    medians = {stage: float(value.get("median_ms") or 0.0) for stage, value in stages.items()}
+    if abs(sum(medians.values()) - median_ms) <= 0.1 * median_ms:
+        return medians
+    return {stage: float(value.get("mean_ms") or 0.0) for stage, value in stages.items()}
+
+
 def run_of(summary: dict[str, Any], name: str) -> Run:
     """A run from its summary. Raises ProfError where it holds no steps to calibrate by."""
     steps, stages = summary.get("steps"), summary.get("stages") or {}
@@ -70,9 +78,9 @@ def run_of(summary: dict[str, Any], name: str) -> Run:
     optimizers = settings.get("optimizers") or []
     workers = summary.get("workers") or {}
     run = summary.get("run") or {}
-    means = {stage: float(value.get("mean_ms") or 0.0) for stage, value in stages.items()}
-    mean, median = float(steps.get("mean_ms") or 0.0) or sum(means.values()), float(steps["median_ms"])
-    scale = median / mean if mean else 1.0  # outliers belong to the mean, not to the step that is predicted
+    means, median = typical_ms(stages, float(steps["median_ms"])), float(steps["median_ms"])
+    mean = sum(means.values())
+    scale = median / mean if mean else 1.0
     loader_batch = None if loader is None else loader.get("batch_size")
     batches = steps.get("batches") or steps.get("micro_batches") or 1.0
     batch = None if loader_batch is None else round(loader_batch * max(1.0, batches))
@@ -101,5 +109,7 @@ def run_of(summary: dict[str, Any], name: str) -> Run:
         trainable=float(sum(each["trainable_parameters"] for each in roots)) if roots else None,
         parameter_bytes=float(sum(each["parameter_bytes"] for each in roots)) if roots else None,
         categories={key: float(value) for key, value in (memory.get("categories") or {}).items() if value is not None},
-        optimizer=optimizer_name(optimizers[0]["name"], False) if optimizers else None,
+        optimizer=optimizer_name(optimizers[0]["name"], bool((optimizers[0].get("extra") or {}).get("momentum")))
+        if optimizers
+        else None,
     )

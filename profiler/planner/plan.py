@@ -141,7 +141,7 @@ def layout_of(request: Request) -> Layout:
 
 def default_micro_batch(model: Model, global_batch: int | None, replicas: int) -> int:
     """What the script was seen to use; else 1 sequence, or 32 samples of what is not text."""
-    if model.counted is not None:
+    if model.counted is not None and model.forward_flops_per_sample is None:
         return model.counted.batch if not global_batch else max(1, global_batch // replicas)
     wanted = 1 if model.shape is not None else 32
     return wanted if not global_batch else max(1, min(wanted, global_batch // replicas))

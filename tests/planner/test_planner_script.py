@@ -123,7 +123,10 @@ def test_the_script_never_trains(tmp_path: Path) -> None:
         ("import torch\nraise RuntimeError('no data folder')\n", "no data folder"),
         ("def broken(:\n", "SyntaxError"),
         ("raise SystemExit(3)\n", "exit code 3"),
-        ("import torch\nwith torch.no_grad():\n    torch.nn.Linear(2, 2)(torch.rand(1, 2))\n", "came to no forward pass"),
+        (
+            "import torch\nwith torch.no_grad():\n    torch.nn.Linear(2, 2)(torch.rand(1, 2))\n",
+            "came to no forward pass",
+        ),
     ],
 )
 def test_a_script_whose_model_is_not_found_says_what_to_pass_instead(tmp_path: Path, text: str, reason: str) -> None:
