@@ -31,9 +31,7 @@ def shipped_file(path: str) -> Path:
     package, _, rest = path.partition("/")
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise SystemExit(
-            f"this example cuts its photographs from {package}: pip install scikit-learn scikit-image"
-        )
+        raise SystemExit(f"this example cuts its photographs from {package}: pip install scikit-learn scikit-image")
     return Path(spec.submodule_search_locations[0]) / rest
 
 
@@ -50,6 +48,4 @@ def cut_photos(folder: Path) -> list[tuple[Path, int]]:
             left, top = rng.randint(0, photo.width - side), rng.randint(0, photo.height - side)
             crop = photo.crop((left, top, left + side, top + side)).resize((SIDE, SIDE))
             crop.save(folder / name / f"{number:03d}.jpg", quality=90)
-    return [
-        (path, label) for label, name in enumerate(SOURCES) for path in sorted((folder / name).glob("*.jpg"))
-    ]
+    return [(path, label) for label, name in enumerate(SOURCES) for path in sorted((folder / name).glob("*.jpg"))]

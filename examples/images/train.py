@@ -27,9 +27,7 @@ parser.add_argument("--epochs", type=int, default=5)
 parser.add_argument("--batch-size", type=int, default=16)
 parser.add_argument("--preprocess", choices=["heavy", "cached"], default="heavy")
 parser.add_argument("--workers", type=int, default=0, help="DataLoader worker processes")
-parser.add_argument(
-    "--threads", type=int, default=1, help="threads of torch: one leaves a core to the loader"
-)
+parser.add_argument("--threads", type=int, default=1, help="threads of torch: one leaves a core to the loader")
 parser.add_argument("--log-every-step", action="store_true", help="write histograms of all tensors each step")
 parser.add_argument("--leak", action="store_true", help="keep every batch with its loss")
 parser.add_argument("--seed", type=int, default=0)
@@ -37,8 +35,7 @@ parser.add_argument("--seed", type=int, default=0)
 
 def read_photo(path: Path) -> torch.Tensor:
     """One JPEG as a (3, SIZE, SIZE) uint8 tensor."""
-    picture = Image.open(path).convert("RGB")
-    picture = picture.resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+    picture = Image.open(path).convert("RGB").resize((SIZE, SIZE), Image.Resampling.BICUBIC)
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
 
 
