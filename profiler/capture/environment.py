@@ -31,6 +31,7 @@ _DDP_WORDS = (
     "gradient_as_bucket_view",
     "broadcast_buffers",
 )
+_COMPILE_WORDS = ("backend", "mode", "dynamic", "fullgraph")
 _FSDP_WORDS = (
     "sharding_strategy",
     "backward_prefetch",
@@ -154,16 +155,18 @@ def _watch_wrappers(session: Session) -> None:
                 _watch_wrapper(session, module, "fully_shard", "fsdp", _FSDP_WORDS)
 
     session.on_close(when_imported("torch.distributed.fsdp", fsdp))
+    _watch_wrapper(session, torch, "compile", "compile", _COMPILE_WORDS)
+    _watch_wrapper(session, torch.nn.Module, "compile", "compile", _COMPILE_WORDS)
 
 
 def _watch_wrapper(session: Session, owner: Any, function: str, name: str, words: tuple[str, ...]) -> None:
-    """Note the first call of a wrapper for many devices, with the arguments that matter."""
+    """Note the first call of what wraps a model, with the arguments that matter."""
     original = getattr(owner, function)
 
     @functools.wraps(original)
     def wrap(*args: Any, **kwargs: Any) -> Any:
         result = original(*args, **kwargs)
-        if session.active and not was_set(session, name):
+        if session.active and not was_set(session, name) and not _is_compiling():
             try:
                 site = _set_by[session][name] = caller(2)
                 called = inspect.signature(original).bind(*args, **kwargs)

@@ -94,8 +94,9 @@ class MemoryStep:
     def _why_not(self) -> str | None:
         """Why this is not the time to measure a step; None when it is."""
         session = self._session
-        dynamo = sys.modules.get("torch._dynamo.utils")
-        if dynamo is not None and dynamo.counters.get("frames"):
+        dynamo = sys.modules.get("torch._dynamo.eval_frame")
+        # global hooks make compiled code warn and compile again
+        if was_set(session, "compile") or _has_compiled(dynamo):
             return "the training uses torch.compile"
         if was_set(session, "fsdp") or "deepspeed" in sys.modules:
             return "the parameters are sharded"
@@ -219,6 +220,12 @@ class Window:
             step_time_ns=step_time_ns,
             **device,
         )
+
+
+def _has_compiled(dynamo: Any) -> bool:
+    """Whether the compiler, if it is loaded, keeps a backend for anything."""
+    backends = getattr(dynamo, "cached_backends", None) or {}
+    return any(backend is not None for backend in backends.values())
 
 
 def _parameters(session: Session) -> Iterator[torch.Tensor]:

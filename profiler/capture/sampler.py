@@ -245,24 +245,30 @@ def _is_ours(function: CodeType) -> bool:
 
 
 def _frame_in_worker(frame: FrameType | None) -> FrameType | None:
-    """The innermost user's frame that the worker's loop called, if any."""
-    found: FrameType | None = None
+    """The innermost user's frame that the worker's loop called; for an installed dataset that one's own frame."""
+    user: FrameType | None = None
+    dataset: FrameType | None = None
     while frame is not None and frame.f_code.co_name != "_worker_loop":
-        if found is None and is_user_code(frame.f_code):
-            found = frame
+        if user is None and is_user_code(frame.f_code):
+            user = frame
+        elif _is_installed_program(frame.f_code):
+            dataset = frame
         frame = frame.f_back
-    return found
+    return (user or dataset) if frame is not None else None  # None: the worker is starting or ending
 
 
 def _program_frame(frame: FrameType | None) -> FrameType | None:
     """For a program that is itself an installed package: its innermost frame outside torch and Python's own."""
-    while frame is not None:
-        path = frame.f_code.co_filename
-        installed = "site-packages" in path or "dist-packages" in path
-        if not path.startswith((_TORCH, _OURS, "<")) and (installed or not path.startswith(_STDLIB)):
-            return frame
+    while frame is not None and not _is_installed_program(frame.f_code):
         frame = frame.f_back
-    return None
+    return frame
+
+
+def _is_installed_program(function: CodeType) -> bool:
+    """Installed code that is neither torch's nor Python's nor ours."""
+    path = function.co_filename
+    installed = "site-packages" in path or "dist-packages" in path
+    return not path.startswith((_TORCH, _OURS, "<")) and (installed or not path.startswith(_STDLIB))
 
 
 class Readings:

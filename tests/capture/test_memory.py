@@ -273,6 +273,23 @@ def test_torch_func_in_the_step_is_told_instead_of_a_wrong_sum(tmp_path: Path) -
     assert "torch.func" in unobserved(session)["activations"]
 
 
+@pytest.mark.parametrize("when", ["before us", "while we record"])
+def test_compiled_code_is_left_alone(tmp_path: Path, when: str, recwarn: pytest.WarningsRecorder) -> None:
+    torch.compiler.reset()
+    model = mlp()
+    sgd = torch.optim.SGD(model.parameters())
+    compiled = torch.compile(model, backend="eager", fullgraph=True) if when == "before us" else None
+    if compiled is not None:
+        compiled(torch.randn(8, 10))
+    with recording(tmp_path) as session:
+        compiled = compiled or torch.compile(model, backend="eager", fullgraph=True)
+        train(model, sgd, lambda: compiled(torch.randn(8, 10)).sum(), steps=150)
+    torch.compiler.reset()
+    assert memory_notes(session) == []
+    assert "torch.compile" in unobserved(session)["activations"]
+    assert not [warning for warning in recwarn if "global hooks" in str(warning.message)]
+
+
 def test_hooks_of_the_users_own_around_the_loop_are_left_alone(tmp_path: Path) -> None:
     model, packed = mlp(), 0
 

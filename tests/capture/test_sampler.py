@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import sys
@@ -250,6 +251,27 @@ def test_a_workers_items_are_seen_and_its_waiting_is_not(tmp_path: Path) -> None
     assert {function for function, _ in seen} <= {"pure_python", "__getitem__"}
     assert sum(seen.values()) > 5
     assert min(readings(session, stream)[Name.RSS_BYTES]) > 0
+
+
+def test_an_installed_dataset_is_seen_at_its_own_line_and_a_worker_that_waits_is_not() -> None:
+    def compiled(source: str, path: str) -> Any:
+        names: dict[str, Any] = {}
+        exec(compile(source, path, "exec"), names)
+        return names["run"]
+
+    decode = compiled("import sys\ndef run(): return sys._getframe()", "/env/site-packages/PIL/Image.py")
+    item = compiled("def run(inner): return inner()", "/env/site-packages/torchvision/datasets/folder.py")
+    loop = compiled("def _worker_loop(inner): return inner()\nrun = _worker_loop", sampler._TORCH + "/utils/data/w.py")
+    fetch = compiled("def run(): import sys; return sys._getframe()", sampler._TORCH + "/utils/data/fetch.py")
+
+    def seen(frame: Any) -> str | None:
+        found = sampler._frame_in_worker(frame)
+        return found.f_code.co_filename if found is not None else None
+
+    assert seen(loop(lambda: item(decode))) == __file__  # the lambda is the user's
+    assert seen(loop(functools.partial(item, decode))) == item.__code__.co_filename
+    assert seen(loop(fetch)) is None
+    assert seen(item(decode)) is None  # no loop yet: the worker is starting
 
 
 def test_readers_of_the_kernel_agree_with_each_other() -> None:
