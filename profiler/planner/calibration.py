@@ -154,9 +154,10 @@ def predict(
     work, parameters = _work_ratios(calibration, model)
     fixed_ms, slope_ms = _compute_line(calibration.runs)
     growing = (fixed_ms + slope_ms * samples) * work / faster
-    optimizer = run.optimizer_ms * parameters / wider
+    optimizer = _mean([each.optimizer_ms for each in calibration.runs]) * parameters / wider
+    fixed = _mean([each.fixed_ms for each in calibration.runs])
     communication = _communication_ms(run, ranks, parameters, device)
-    rest = growing + optimizer + run.fixed_ms + communication
+    rest = growing + optimizer + fixed + communication
     data, serial = _data_ms(run, samples, workers)
     step = rest + data if serial else max(rest + _hand_over_ms(run), data)
     doubt = max(MEASURED_DOUBT, min(run.spread, 0.25))
@@ -176,10 +177,10 @@ def predict(
         doubt += DOUBT_PER_DOUBLING[name] * abs(math.log2(ratio))
         if abs(math.log2(ratio)) > 0.01:
             said.append(f"{name} x {ratio:.3g} against the run")
-    terms = {"compute": growing + run.fixed_ms + optimizer, "communication": communication, "data-loading": data}
+    terms = {"compute": growing + fixed + optimizer, "communication": communication, "data-loading": data}
     bound = "data-loading" if not serial and data > rest else max(terms, key=lambda name: terms[name])
     return MeasuredStep(
-        compute_s=(growing + run.fixed_ms) / 1e3,
+        compute_s=(growing + fixed) / 1e3,
         optimizer_s=optimizer / 1e3,
         communication_s=communication / 1e3,
         data_s=data / 1e3,
@@ -201,6 +202,10 @@ def _device_ratios(calibration: Calibration, device: Device | None) -> tuple[flo
     ]
     peak = device.peak_flops[shared[0]] / run_device.peak_flops[shared[0]] if shared else 1.0
     return peak, device.bandwidth_bytes_per_s / run_device.bandwidth_bytes_per_s, True
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _compute_line(runs: tuple[Run, ...]) -> tuple[float, float]:

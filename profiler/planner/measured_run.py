@@ -58,7 +58,11 @@ def read_summary(path: Path) -> tuple[dict[str, Any], str]:
 
 
 def typical_ms(stages: dict[str, Any], median_ms: float) -> dict[str, float]:
-    """Each stage's typical time: its median, or its mean where medians do not make a step (a stage of some steps only)."""
+    """Each stage's median, or its mean where medians do not make a step.
+
+    So it is where a stage comes in some steps only, and where several workers deliver in bursts: of two batches that
+    arrive together one costs the whole wait and the other none, and only the mean tells the pace.
+    """
     medians = {stage: float(value.get("median_ms") or 0.0) for stage, value in stages.items()}
     if abs(sum(medians.values()) - median_ms) <= 0.1 * median_ms:
         return medians
@@ -78,14 +82,13 @@ def run_of(summary: dict[str, Any], name: str) -> Run:
     optimizers = settings.get("optimizers") or []
     workers = summary.get("workers") or {}
     run = summary.get("run") or {}
-    means, median = typical_ms(stages, float(steps["median_ms"])), float(steps["median_ms"])
-    mean = sum(means.values())
-    scale = median / mean if mean else 1.0
+    typical = typical_ms(stages, float(steps["median_ms"]))
+    step, median = sum(typical.values()), float(steps["median_ms"])
     loader_batch = None if loader is None else loader.get("batch_size")
     batches = steps.get("batches") or steps.get("micro_batches") or 1.0
     batch = None if loader_batch is None else round(loader_batch * max(1.0, batches))
-    growing = sum(means.get(stage, 0.0) for stage in ("forward", "backward", "host_to_device"))
-    known = growing + sum(means.get(stage, 0.0) for stage in ("optimizer", "communication", "data_wait"))
+    growing = sum(typical.get(stage, 0.0) for stage in ("forward", "backward", "host_to_device"))
+    known = growing + sum(typical.get(stage, 0.0) for stage in ("optimizer", "communication", "data_wait"))
     spread = (float(steps.get("p95_ms") or median) - float(steps.get("p5_ms") or median)) / 2 / median
     memory = summary.get("memory") or {}
     return Run(
@@ -95,12 +98,12 @@ def run_of(summary: dict[str, Any], name: str) -> Run:
         ranks=int(run.get("ranks") or 1),
         cores=run.get("cores"),
         batch=batch,
-        growing_ms=growing * scale,
-        optimizer_ms=means.get("optimizer", 0.0) * scale,
-        fixed_ms=max(0.0, mean - known) * scale,
-        communication_ms=means.get("communication", 0.0) * scale,
-        waited_ms=means.get("data_wait", 0.0) * scale,
-        step_ms=median,
+        growing_ms=growing,
+        optimizer_ms=typical.get("optimizer", 0.0),
+        fixed_ms=max(0.0, step - known),
+        communication_ms=typical.get("communication", 0.0),
+        waited_ms=typical.get("data_wait", 0.0),
+        step_ms=step,
         spread=max(0.0, spread),
         workers=None if loader is None else loader.get("num_workers"),
         batch_ms=workers.get("batch_ms"),

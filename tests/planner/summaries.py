@@ -37,7 +37,11 @@ def summary(
         "steps": {"median_ms": step, "mean_ms": step, "p5_ms": 0.98 * step, "p95_ms": 1.02 * step, "batches": 1.0},
         "stages": {name: {"median_ms": value, "mean_ms": value} for name, value in stages.items()},
         "workers": None if batch_ms is None else {"batch_ms": batch_ms},
-        "memory": {"categories": {"parameters": 4_000_000, "gradients": 4_000_000, "optimizer": 8_000_000, "activations": activations}},
+        "memory": {
+            "categories": {
+                "parameters": 4_000_000, "gradients": 4_000_000, "optimizer": 8_000_000, "activations": activations,
+            }
+        },
         "settings": {
             "loaders": [] if batch is None else [loader],
             "roots": [root, {"is_loss": True, "parameters": 0, "trainable_parameters": 0, "parameter_bytes": 0}],

@@ -5,7 +5,7 @@ import argparse
 import numpy as np
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
+import torch.nn.functional as functional
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--depth", type=int, default=2)
@@ -38,7 +38,7 @@ class Block(nn.Module):
             part.view(rows, length, self.heads, width // self.heads).transpose(1, 2)
             for part in self.qkv(self.norm1(x)).split(width, 2)
         )
-        seen = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        seen = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + self.out(seen.transpose(1, 2).contiguous().view(rows, length, width))
         return x + self.mlp(self.norm2(x))
 
@@ -57,7 +57,7 @@ class GPT(nn.Module):
         for each in self.blocks:
             x = each(x)
         logits = self.head(self.norm(x))
-        loss = None if targets is None else F.cross_entropy(logits.view(-1, logits.size(-1)), targets.view(-1))
+        loss = None if targets is None else functional.cross_entropy(logits.view(-1, logits.size(-1)), targets.view(-1))
         return logits, loss
 
 
