@@ -170,7 +170,9 @@ def step() -> None:
     session = current_session()
     if session is not None:
         session.write_safely(_STEP, "profiler.step")
-        session.stepped()
+        if session.steps == session.steps_at_mark:  # no optimizer has stepped since the last mark
+            session.stepped()
+        session.steps_at_mark = session.steps
 
 
 _STEP = code(Kind.MARK, Name.STEP)

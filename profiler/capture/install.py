@@ -36,9 +36,9 @@ from .session import CaptureConfig, Session
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
 
 
-def begin(config: CaptureConfig) -> Session:
-    """Start to record this process; the session that is then current."""
-    session = Session(config)
+def begin(config: CaptureConfig, clock: Callable[[], int] = time.perf_counter_ns) -> Session:
+    """Start to record this process, by a clock in ns; the session that is then current."""
+    session = Session(config, clock)
     set_current_session(session)
     check_in(str(config.run_directory), role="torch", torch=torch.__version__)
     hooks: list[tuple[str, Callable[[], Any]]] = [

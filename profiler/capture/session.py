@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 from ..record.layout import rank_directory
@@ -68,6 +69,7 @@ class Session:
         self._due_step = 0  # the next step at which a listener is to be called
         self._listeners: list[tuple[int, Callable[[], int | None]]] = []
         self.opened_by_context = False
+        self.steps_at_mark = 0
         self._stages: dict[str, tuple[int, int]] = {}
         self._seen_calls: set[tuple[str, int]] = set()
         self.notes = Notes(self.folder)
@@ -208,7 +210,20 @@ class Session:
         self.notes.close()
 
     def fail(self, where: str, error: BaseException) -> None:
-        """An error of ours: stop recording, say so in one line, and leave the training alone."""
+        """An error of ours: stop recording, say so in one line, and leave the training alone.
+
+        From a thread beside the training, this waits for the end of a step: hooks are taken away by the thread
+        that may be inside them.
+        """
+        if not self.active:
+            return
+        owner = self.tape.owner
+        if self.role == "training" and owner is not None and owner != get_ident():
+            self.on_step(lambda: self._fail_now(where, error), first=0)
+        else:
+            self._fail_now(where, error)
+
+    def _fail_now(self, where: str, error: BaseException) -> None:
         if not self.active:
             return
         with contextlib.suppress(Exception):

@@ -163,7 +163,9 @@ def test_a_signal_sent_to_us_alone_reaches_the_script_once(tmp_path: Path, name:
 def test_interrupted_training_keeps_its_record_and_its_traceback(tmp_path: Path) -> None:
     text = TRAIN + "print('ready', flush=True)\nwhile True: train(1)\n"
     write(tmp_path, "train.py", text)
-    child = subprocess.Popen([*PROF, "train.py"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        [*PROF, "train.py"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert child.stdout is not None
     child.stdout.readline()
     time.sleep(1.0)
@@ -220,7 +222,9 @@ def test_a_syntax_error_is_shown_as_python_shows_it(tmp_path: Path) -> None:
 
 def test_torchrun_records_each_rank_in_a_folder_of_its_own(tmp_path: Path) -> None:
     write(tmp_path, "train.py", TRAIN + "train(4)\n")
-    done = run([*PROF, "--", sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "train.py"], tmp_path)
+    done = run(
+        [*PROF, "--", sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "train.py"], tmp_path
+    )
     assert done.returncode == 0, done.stderr
     ranks = sorted(path.name for path in tmp_path.glob("reports/*/rank-*"))
     assert ranks == ["rank-00000", "rank-00001"]

@@ -17,9 +17,7 @@ def _enter() -> None:
     try:
         _load(os.path.dirname(os.path.dirname(folder)))  # noqa: PTH120
     except Exception as error:
-        sys.stderr.write(
-            f"prof: could not start ({type(error).__name__}: {error}); this process goes unrecorded.\n"
-        )
+        sys.stderr.write(f"prof: could not start ({type(error).__name__}: {error}); this process goes unrecorded.\n")
 
 
 def _load(package: str) -> None:
