@@ -214,7 +214,16 @@ def layout_text(request: Request) -> str:
     ]
     batch = [f"micro-batch {request.micro_batch}"] if request.micro_batch else []
     again = [f"recompute {request.recompute}"] if request.recompute != "none" else []
-    return ", ".join([f"{request.devices} devices", request.precision, request.strategy, *degrees, *batch, *again])
+    return ", ".join(
+        [
+            f"{request.devices} device{'s' if request.devices > 1 else ''}",
+            request.precision,
+            request.strategy,
+            *degrees,
+            *batch,
+            *again,
+        ]
+    )
 
 
 def planned(found: Found) -> Plan:

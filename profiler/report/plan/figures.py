@@ -16,7 +16,7 @@ DASHES = {"ddp": "solid", "zero1": "dash", "zero2": "dashdot", "zero3": "solid"}
 SYMBOLS = {"ddp": "circle", "zero1": "square", "zero2": "diamond", "zero3": "triangle-up"}
 LANDMARKS = {
     "BERT large, uncased", "GPT-2 1.5B", "GPT-3 175B", "PaLM 540B", "Llama 3.1 405B",
-    "Stable Diffusion 1.5 UNet", "ResNet-152",
+    "ResNet-152",
     "MNIST", "ImageNet-1k", "LAION-5B", "C4", "FineWeb", "BookCorpus",
 }  # fmt: skip
 GREY, BLUE, GREEN, VERMILLION = "#8a93a0", "#2a8fd1", "#009e73", "#d55e00"
@@ -94,7 +94,11 @@ def _data_growth() -> Chart:
 
 def _history(milestones: Sequence[Milestone], title: str, colour: str) -> Chart:
     layout = _layout("year", title, log_y=True)
+    layout["yaxis"]["dtick"] = 1
     layout["xaxis"] |= {"type": "linear", "dtick": 2, "tickformat": "d"}
+    years = [each.year for each in milestones]
+    layout["xaxis"]["range"] = [min(years) - 2.5, max(2027.5, max(years) + 1)]
+    layout["margin"]["t"] = 26
     note = "Models of the catalogue by date of publication, from its own figures."
     return Chart({"data": [_dots(milestones, title, colour, "circle", 8)], "layout": layout}, note)
 
@@ -103,7 +107,8 @@ def _dots(milestones: Sequence[Milestone], name: str, colour: str, symbol: str, 
     return {
         "type": "scatter",
         "mode": "markers+text",
-        "textposition": "top left",
+        "textposition": "top center",
+        "cliponaxis": False,
         "textfont": {"size": 10},
         "name": label_text(name),
         "x": [each.year for each in milestones],
@@ -168,5 +173,6 @@ def _layout(x_title: str, y_title: str, *, log_y: bool) -> dict[str, Any]:
         "showlegend": True,
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
         "xaxis": axis | {"title": {"text": x_title, "standoff": 8}, "type": "log", "dtick": 1, "showgrid": False},
-        "yaxis": axis | {"title": {"text": y_title, "standoff": 8}, "type": "log" if log_y else "linear", "dtick": 1},
+        "yaxis": axis
+        | {"title": {"text": y_title, "standoff": 8}, "type": "log" if log_y else "linear", "dtick": "D2"},
     }

@@ -36,7 +36,7 @@ def print_plan(plan: Plan, others: list[Alternative], findings: Findings | None,
         console.print(_table("One step", ("", "time", "of the step"), rows))
     if others:
         console.print(f"\n[bold]Most useful change:[/] {escape(others[0].change)}")
-        cells = [wording.alternative_cells(other) for other in others]
+        cells = [wording.alternative_cells(plan, other) for other in others]
         console.print(_table("If one thing changed", ("change", "memory", "time", "cost"), cells))
     if findings is not None and findings.found:
         rows_found = [(layout_text(found.request), found.gives_up) for found in findings.found]

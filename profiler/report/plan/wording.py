@@ -151,12 +151,14 @@ def term_rows(plan: Plan) -> list[tuple[str, str, str]]:
     return rows
 
 
-def alternative_cells(other: Alternative) -> tuple[str, str, str, str]:
+def alternative_cells(plan: Plan, other: Alternative) -> tuple[str, str, str, str]:
     """A change: its text, whether it fits, time, cost."""
     time = other.plan.time
     length = duration_text(time.seconds) if time.seconds is not None else ""
     if time.seconds is None and time.step_s is not None:
         length = f"{duration_text(time.step_s)} a step"
+        if time.units_per_s and plan.time.units_per_s:
+            length += f", {time.units_per_s / plan.time.units_per_s:.2f} x the throughput"
     cost = money_text(other.plan.cost.usd) if other.plan.cost.usd is not None else ""
     return other.change, FIT[other.fits], length, cost
 
