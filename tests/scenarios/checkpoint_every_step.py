@@ -1,10 +1,10 @@
 """The model and its optimizer are saved after every step.
 
-Planted: torch.save of 24 MB in each step
-Where:   if step % (80 if args.cured else 1) == 0:
+Planted: torch.save of 31 MB in each step
+Where:   torch.save(state, Path(folder) / "last.pt")
 Verdict: other
 Rule:    run/checkpoint-dominates
-Span:    checkpoint 0.3
+Span:    checkpoint 0.25
 Cured:   --cured saves after the last step alone
 """
 
@@ -23,7 +23,7 @@ torch.set_num_threads(1)
 
 inputs = torch.randn(4096, 256)
 labels = inputs[:, :10].argmax(1)
-model = nn.Sequential(nn.Linear(256, 1536), nn.ReLU(), nn.Linear(1536, 1024), nn.ReLU(), nn.Linear(1024, 10))
+model = nn.Sequential(nn.Linear(256, 2048), nn.ReLU(), nn.Linear(2048, 1024), nn.ReLU(), nn.Linear(1024, 10))
 optimizer = torch.optim.AdamW(model.parameters(), fused=True)
 
 with tempfile.TemporaryDirectory() as folder:

@@ -29,7 +29,7 @@ class Label:
     planted: str
     line: int | None  # of the planted fault
     verdicts: tuple[str, ...]
-    rule: str | None
+    rule: str  # empty in a healthy training
     span: tuple[str, float] | None
     cured: str | None
 
@@ -37,6 +37,11 @@ class Label:
     def healthy(self) -> bool:
         """Nothing is planted."""
         return self.planted == "nothing"
+
+    @property
+    def exact(self) -> bool:
+        """One rule must speak, not any of a family."""
+        return bool(self.rule) and not self.rule.endswith("/")
 
 
 def read_label(path: Path) -> Label:
@@ -53,7 +58,7 @@ def read_label(path: Path) -> Label:
         planted=words["Planted"],
         line=line_of(where, source) if where else None,
         verdicts=tuple(word.strip() for word in words["Verdict"].split("|")),
-        rule=words.get("Rule"),
+        rule=words.get("Rule", ""),
         span=(span[0], float(span[1])) if span else None,
         cured=words.get("Cured"),
     )
