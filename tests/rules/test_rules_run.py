@@ -9,6 +9,7 @@ from facts_builder import facts, settings, span, steps
 from profiler.rules.base import Bottleneck, Severity
 from profiler.rules.catalogue import judge
 from profiler.rules.run.spans import CheckpointDominates, EvaluationDominates, StartupDominates
+from profiler.rules.run.uneven import UnevenSteps
 
 
 def run(duration_s: float, **changes):
@@ -77,3 +78,25 @@ def test_no_training_is_the_verdict_and_nothing_else_is_said():
     assert judgement.verdict.summary == "No training step was seen."
     assert (judgement.verdict.bottleneck, judgement.verdict.rule) == (Bottleneck.NONE, "run/no-training")
     assert [finding.rule for finding in judgement.findings] == ["run/no-training"]
+
+
+def test_steps_whose_mean_few_of_them_make_are_called_uneven_and_the_neighbours_named():
+    machine = replace(facts().machine, cores=8, idle_cores=0.5, process_cores=2.0, iowait_cores=0.0)
+    finding = UnevenSteps().check(
+        facts(steps=replace(steps(100.0, measured=300), mean_ms=210.0, p95_ms=900.0), machine=machine, workers=None)
+    )
+    assert finding.severity is Severity.INFO
+    assert "half take 100 ms or less, yet the mean is 210 ms" in finding.title
+    assert "other programs kept 5.5 of 8 cores busy" in finding.why.lower()
+
+
+def test_even_steps_and_few_steps_are_not_called_uneven():
+    assert UnevenSteps().check(facts()) is None
+    few = replace(steps(100.0, measured=10), mean_ms=210.0, p95_ms=900.0)
+    assert UnevenSteps().check(facts(steps=few)) is None
+
+
+def test_uneven_steps_without_a_trace_of_why_say_so():
+    unseen = replace(facts().machine, idle_cores=None)
+    uneven = replace(steps(100.0, measured=300), mean_ms=210.0, p95_ms=900.0, outliers=())
+    assert "no cause" in UnevenSteps().check(facts(steps=uneven, machine=unseen)).why
