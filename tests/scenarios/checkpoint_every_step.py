@@ -27,13 +27,13 @@ model = nn.Sequential(nn.Linear(256, 2048), nn.ReLU(), nn.Linear(2048, 1024), nn
 optimizer = torch.optim.AdamW(model.parameters(), fused=True)
 
 with tempfile.TemporaryDirectory() as folder:
-    for step in range(1, 81):
+    for step in range(1, 141):
         chosen = torch.randint(len(inputs), (32,))
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(model(inputs[chosen]), labels[chosen])
         loss.backward()
         optimizer.step()
-        if step % (80 if args.cured else 1) == 0:
+        if step % (140 if args.cured else 1) == 0:
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
             torch.save(state, Path(folder) / "last.pt")
     print(f"loss {loss.item():.3f}")
