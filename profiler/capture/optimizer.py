@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-from ..record.vocabulary import Kind, Name, code
+from ..record.vocabulary import Flag, Kind, Name, code
 from ..record.vocabulary import Optimizer as Detail
 from .session import Session
 from .settings import describe_optimizer
@@ -25,11 +26,12 @@ _is_compiling = torch.compiler.is_compiling
 class StepCodes(Transient):
     """The event codes of one optimizer's step; kept on the optimizer."""
 
-    __slots__ = ("pop", "push")
+    __slots__ = ("pop", "push", "raised")
 
     def __init__(self, number: int) -> None:
         self.push = code(Kind.PUSH, Name.OPTIMIZER, Detail.STEP, number)
         self.pop = code(Kind.POP, Name.OPTIMIZER, Detail.STEP, number)
+        self.raised = code(Kind.POP, Name.OPTIMIZER, Detail.STEP, number, Flag.RAISED)
 
 
 def install(session: Session) -> None:
@@ -55,39 +57,117 @@ def install(session: Session) -> None:
 
 
 def _install_step(session: Session) -> None:
-    """torch's own global hooks: they fire for every optimizer, also for those made before us.
+    """Wrap `step` of every optimizer class, and listen to torch's own global hooks.
 
+    torch opens a `record_function` around the hooks, which takes tens of microseconds: the wrapper stands outside of
+    it. The hooks see what the wrapper can't: a `step` that a scheduler bound to its optimizer before we came.
     They stay registered when an error switches us off, since torch may be iterating over them.
     """
-    write = session.write
-    stepped = session.stepped
-    key = session.key
-    count = 0
+    steps = Steps(session)
+    for kind in _subclasses(Optimizer):
+        steps.wrap(kind)
+    original = Optimizer._patch_step_function
 
-    def number(optimizer: Optimizer) -> StepCodes:
-        nonlocal count
-        codes = vars(optimizer)[key] = StepCodes(count)
-        describe_optimizer(session, count, optimizer)
-        session.note_call("optimizer", Detail.STEP, depth=3)
-        count += 1
+    @functools.wraps(original)
+    def _patch_step_function(self: Optimizer) -> None:
+        original(self)
+        if session.active and not _is_compiling():
+            for kind in type(self).__mro__:
+                steps.wrap(kind)
+
+    session.patches.replace(Optimizer, "_patch_step_function", _patch_step_function)
+    for handle in (
+        register_optimizer_step_pre_hook(steps.before),
+        register_optimizer_step_post_hook(steps.after),
+    ):
+        session.on_end(handle.remove)
+
+
+class Steps:
+    """Records the steps of all optimizers of a process."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.key = session.key
+        self.count = 0
+        self.inside = False  # a wrapped step is under way: the hooks have nothing to add
+
+    def codes(self, optimizer: Optimizer) -> StepCodes:
+        """The codes kept on an optimizer; made at its first step."""
+        codes: StepCodes | None = optimizer.__dict__.get(self.key)
+        if codes is None:
+            codes = vars(optimizer)[self.key] = StepCodes(self.count)
+            describe_optimizer(self.session, self.count, optimizer)
+            self.session.note_call("optimizer", Detail.STEP, depth=3)
+            self.count += 1
         return codes
 
-    def before(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        if _is_compiling() or not session.active:
+    def wrap(self, kind: type) -> None:
+        """Wrap the `step` that a class defines, once torch has put its hooks into it."""
+        step = vars(kind).get("step")
+        if getattr(step, "hooked", False) and getattr(step, "_trainprof", None) is not self.session:
+            self.session.patches.replace(kind, "step", self._timed(step))
+
+    def _timed(self, original: Any) -> Any:
+        session, write, stepped, key, codes_of = (
+            self.session,
+            self.session.write,
+            self.session.stepped,
+            self.key,
+            self.codes,
+        )
+
+        @functools.wraps(original)
+        def step(self_: Optimizer, *args: Any, **kwargs: Any) -> Any:
+            if self.inside or _is_compiling() or not session.active:
+                return original(self_, *args, **kwargs)
+            try:
+                codes = self_.__dict__.get(key) or codes_of(self_)
+                write(codes.push)
+                self.inside = True
+            except Exception as error:
+                session.fail("optimizer", error)
+                return original(self_, *args, **kwargs)
+            try:
+                result = original(self_, *args, **kwargs)
+            except BaseException:
+                self.inside = False
+                session.write_safely(codes.raised, "optimizer")
+                raise
+            self.inside = False
+            try:
+                write(codes.pop)
+                stepped()
+            except Exception as error:
+                session.fail("optimizer", error)
+            return result
+
+        step._trainprof = session  # type: ignore[attr-defined]
+        return step
+
+    def before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        """torch's global hook before a step."""
+        if self.inside or _is_compiling() or not self.session.active:
             return
         try:
-            write((optimizer.__dict__.get(key) or number(optimizer)).push)
+            self.session.write(self.codes(optimizer).push)
         except Exception as error:
-            session.fail("optimizer", error)
+            self.session.fail("optimizer", error)
 
-    def after(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        if _is_compiling() or not session.active:
+    def after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        """torch's global hook after a step."""
+        if self.inside or _is_compiling() or not self.session.active:
             return
         try:
-            write((optimizer.__dict__.get(key) or number(optimizer)).pop)
-            stepped()
+            self.session.write(self.codes(optimizer).pop)
+            self.session.stepped()
         except Exception as error:
-            session.fail("optimizer", error)
+            self.session.fail("optimizer", error)
 
-    for handle in (register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after)):
-        session.on_end(handle.remove)
+
+def _subclasses(kind: type) -> list[type]:
+    found = [kind]
+    below: type
+    for below in kind.__subclasses__():
+        found += _subclasses(below)
+    return found

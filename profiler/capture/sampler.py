@@ -21,17 +21,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from types import CodeType, FrameType
+from types import CodeType
 
 import torch
 
 from ..record.tape import Tape
 from ..record.vocabulary import Kind, Name, code, sample_code
 from . import nvml, resources
-from .callsite import is_user_code, user_frame
+from .callsite import is_user_code
 from .session import Session
 from .settings import seen
 from .sites import Sites
+from .stack_walk import Stack, stack_of
 
 BUDGET_SHARE = 0.003  # of the time; of it a tenth for the readings of once a second
 SHORTEST_PERIOD_MS = 5.0
@@ -191,14 +192,9 @@ class Sampler:
     # one look
 
     def _look(self) -> None:
-        """Write where the thread is, and how much memory is in use.
-
-        No frame outlives this call, and nothing in it lets go of the GIL: a frame held on to would keep its
-        variables alive.
-        """
+        """Write where the thread is, and how much memory is in use."""
         target = self._target()
-        frame = sys._current_frames().get(target) if target is not None else None
-        site = self._site(frame) if frame is not None else None
+        site = self._site(stack_of(target)) if target is not None else None
         if site is None:
             return
         self._looks += 1
@@ -208,17 +204,12 @@ class Sampler:
         if self._device_reads and self._looks % _DEVICE_EVERY == 1 and torch.cuda.is_initialized():
             self._read_device()
 
-    def _site(self, frame: FrameType) -> int | None:
-        if self._worker and (user := _frame_in_worker(frame)) is None:
-            return None  # waiting for an index
-        if not self._worker:
-            user = user_frame(frame) or _program_frame(frame)
-        if user is None:
-            return None
-        inner: FrameType | None = frame
-        while inner is not None and inner is not user and _is_ours(inner.f_code):
-            inner = inner.f_back
-        return self._sites.number(user, inner if inner is not user else None)
+    def _site(self, stack: Stack) -> int | None:
+        at = _place_in_worker(stack) if self._worker else _place_in_training(stack)
+        if at is None:
+            return None  # e.g. a worker that waits for an index
+        inner = next((place for place in stack[:at] if not _is_ours(place[0])), None)
+        return self._sites.number(stack[at], inner)
 
     def _read_device(self) -> None:
         device = seen(self._session).device
@@ -244,24 +235,29 @@ def _is_ours(function: CodeType) -> bool:
     return function.co_filename.startswith(_OURS)
 
 
-def _frame_in_worker(frame: FrameType | None) -> FrameType | None:
-    """The innermost user's frame that the worker's loop called; for an installed dataset that one's own frame."""
-    user: FrameType | None = None
-    dataset: FrameType | None = None
-    while frame is not None and frame.f_code.co_name != "_worker_loop":
-        if user is None and is_user_code(frame.f_code):
-            user = frame
-        elif _is_installed_program(frame.f_code):
-            dataset = frame
-        frame = frame.f_back
-    return (user or dataset) if frame is not None else None  # None: the worker is starting or ending
+def _place_in_training(stack: Stack) -> int | None:
+    """Where in the stack the innermost frame of the user's is.
+
+    For a program that is itself an installed package: its innermost frame outside torch and Python's own.
+    """
+    for belongs in (is_user_code, _is_installed_program):
+        for at, (function, _, _) in enumerate(stack):
+            if belongs(function):
+                return at
+    return None
 
 
-def _program_frame(frame: FrameType | None) -> FrameType | None:
-    """For a program that is itself an installed package: its innermost frame outside torch and Python's own."""
-    while frame is not None and not _is_installed_program(frame.f_code):
-        frame = frame.f_back
-    return frame
+def _place_in_worker(stack: Stack) -> int | None:
+    """Where the innermost frame of the user's is that the worker's loop called; else an installed dataset's own."""
+    user = dataset = None
+    for at, (function, _, _) in enumerate(stack):
+        if function.co_name == "_worker_loop":
+            return user if user is not None else dataset
+        if user is None and is_user_code(function):
+            user = at
+        elif _is_installed_program(function):
+            dataset = at
+    return None  # the worker is starting or ending
 
 
 def _is_installed_program(function: CodeType) -> bool:

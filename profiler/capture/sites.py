@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from types import CodeType, FrameType
+from types import CodeType
 
 from .session import Session
+from .stack_walk import Place, line_of
 
 _MOST_SITES = 20_000
 _WORKER_BIT = 1 << 31
@@ -24,13 +25,14 @@ class Sites:
             self._first = _WORKER_BIT | (worker_pid & 0x1FFFFF) * _WORKER_SITES
             self._limit = _WORKER_SITES
 
-    def number(self, user: FrameType, inner: FrameType | None) -> int | None:
+    def number(self, user: Place, inner: Place | None) -> int | None:
         """The number of a line of the user's and of the function that runs there; None once there are too many.
 
-        `inner` is the innermost frame, or None where the user's own line runs.
+        `inner` is the innermost place, or None where the user's own line runs.
         """
-        line = user.f_lineno or user.f_code.co_firstlineno
-        key = (user.f_code, line, inner.f_code if inner is not None else None)
+        function, instruction, _ = user
+        line = line_of(function, instruction)
+        key = (function, line, inner[0] if inner is not None else None)
         number = self._numbers.get(key)
         if number is None:
             if len(self._numbers) >= self._limit:
@@ -39,16 +41,17 @@ class Sites:
             self._session.note(
                 "site",
                 id=number,
-                file=os.path.abspath(user.f_code.co_filename),  # noqa: PTH100
+                file=os.path.abspath(function.co_filename),  # noqa: PTH100
                 line=line,
-                function=user.f_code.co_name,
+                function=function.co_name,
                 leaf=qualified_name(inner) if inner is not None else "",
             )
         return number
 
 
-def qualified_name(frame: FrameType) -> str:
-    """`module.function` of a frame, e.g. "json.encoder.JSONEncoder.encode"."""
-    module = frame.f_globals.get("__name__", "")
-    function = getattr(frame.f_code, "co_qualname", frame.f_code.co_name)  # Python 3.11
+def qualified_name(place: Place) -> str:
+    """`module.function` of a place, e.g. "json.encoder.JSONEncoder.encode"."""
+    code, _, variables = place
+    module = variables.get("__name__", "")
+    function = getattr(code, "co_qualname", code.co_name)  # Python 3.11
     return f"{module}.{function}" if module else function

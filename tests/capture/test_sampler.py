@@ -259,14 +259,15 @@ def test_an_installed_dataset_is_seen_at_its_own_line_and_a_worker_that_waits_is
         exec(compile(source, path, "exec"), names)
         return names["run"]
 
-    decode = compiled("import sys\ndef run(): return sys._getframe()", "/env/site-packages/PIL/Image.py")
+    look = "from threading import get_ident\nfrom profiler.capture.stack_walk import stack_of\n"
+    decode = compiled(look + "def run(): return stack_of(get_ident())", "/env/site-packages/PIL/Image.py")
     item = compiled("def run(inner): return inner()", "/env/site-packages/torchvision/datasets/folder.py")
     loop = compiled("def _worker_loop(inner): return inner()\nrun = _worker_loop", sampler._TORCH + "/utils/data/w.py")
-    fetch = compiled("def run(): import sys; return sys._getframe()", sampler._TORCH + "/utils/data/fetch.py")
+    fetch = compiled(look + "def run(): return stack_of(get_ident())", sampler._TORCH + "/utils/data/fetch.py")
 
-    def seen(frame: Any) -> str | None:
-        found = sampler._frame_in_worker(frame)
-        return found.f_code.co_filename if found is not None else None
+    def seen(stack: Any) -> str | None:
+        at = sampler._place_in_worker(stack)
+        return stack[at][0].co_filename if at is not None else None
 
     assert seen(loop(lambda: item(decode))) == __file__  # the lambda is the user's
     assert seen(loop(functools.partial(item, decode))) == item.__code__.co_filename
