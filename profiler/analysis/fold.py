@@ -84,9 +84,7 @@ def collect(process_dir: Path, final: bool, block_events: int = BLOCK_EVENTS) ->
     return state
 
 
-def advance(
-    state: Folded, streams: Mapping[str, Stream], said: Said, final: bool, block_events: int
-) -> None:
+def advance(state: Folded, streams: Mapping[str, Stream], said: Said, final: bool, block_events: int) -> None:
     """Fold the training stream block by block, and the others up to the same moment."""
     training = streams.get(state.stream)
     sides = [stream for stream in streams.values() if stream is not training]
