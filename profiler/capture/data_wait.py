@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from threading import get_ident
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -62,17 +63,20 @@ def install(session: Session) -> None:
     replace(DataLoader, "__iter__", _timed_iter(session, loaders, DataLoader.__iter__))
 
 
+_ANY = code(Kind.PUSH, Name.DATA_WAIT)
+
+
 def _timed_next(session: Session, loaders: Loaders, original: Any) -> Any:
-    write = session.write
+    record, clock = session.record, session.clock
     key = session.key
 
     @functools.wraps(original)
     def __next__(self: Any) -> Any:  # noqa: N807
-        if not session.active:
+        if get_ident() != session.owner and not session.owns(_ANY):
             return original(self)
         try:
-            codes = self.__dict__.get(key) or loaders.codes(self, None, 2)
-            write(codes.push)
+            codes = getattr(self, key, None) or loaders.codes(self, None, 2)
+            record((codes.push, clock()))
         except Exception as error:
             session.fail("data wait", error)
             return original(self)
@@ -85,7 +89,7 @@ def _timed_next(session: Session, loaders: Loaders, original: Any) -> Any:
             session.write_safely(codes.raised, "data wait")
             raise
         try:
-            write(codes.pop)
+            record((codes.pop, clock()))
         except Exception as error:
             session.fail("data wait", error)
         return batch
@@ -94,18 +98,17 @@ def _timed_next(session: Session, loaders: Loaders, original: Any) -> Any:
 
 
 def _timed_iter(session: Session, loaders: Loaders, original: Any) -> Any:
-    write = session.write
-
     @functools.wraps(original)
     def __iter__(self: Any) -> Any:  # noqa: N807
         if not session.active:
             return original(self)
         try:
             codes = loaders.codes(self, self, 2)
+            session.starting_loader = codes.number
             for listener in session.epoch_listeners:
                 listener()
-            session.starting_loader = codes.number
-            write(codes.iterate)
+            session.write(codes.iterate)
+            session.drain()
         except Exception as error:
             session.fail("data loader start", error)
             return original(self)
@@ -115,7 +118,7 @@ def _timed_iter(session: Session, loaders: Loaders, original: Any) -> Any:
             session.write_safely(codes.iterated, "data loader start")
             raise
         try:
-            write(codes.iterated)
+            session.write(codes.iterated)
             if hasattr(iterator, "__dict__"):
                 vars(iterator)[session.key] = codes
         except Exception as error:

@@ -62,7 +62,7 @@ class DeepWindow:
     def on_step(self) -> int | None:
         """Listens to optimizer steps; returns the next one of interest."""
         session = self._session
-        if session.tape.owner != get_ident():
+        if session.owner != get_ident():
             return session.steps + 1
         if self._profiling is not None:
             return self._advance(self._profiling)
@@ -105,6 +105,7 @@ class DeepWindow:
         session = self._session
         kineto_events = profiling.stop()
         unix_ahead_ns = time.time_ns() - time.perf_counter_ns()
+        session.drain()
         events = recent_events(session.folder(), "thread-0", profiling.began_ns)
         steps = count_steps(events)
         if steps == 0:

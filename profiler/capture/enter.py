@@ -63,4 +63,4 @@ def _begin(run: str) -> None:
     from .session import CaptureConfig
 
     options = json.loads(os.environ.get(OPTIONS, "{}"))
-    begin(CaptureConfig.from_options(run, options))
+    begin(CaptureConfig.from_options(run, {**options, "late": False}))

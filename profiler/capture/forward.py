@@ -22,71 +22,62 @@ from torch.nn.modules import module as torch_module
 from torch.nn.modules.loss import _Loss
 
 from ..record.vocabulary import Flag, Forward, Kind, Name, code
+from .imports import when_imported
 from .session import Session
 from .settings import describe_root
 from .transient import Transient
 
 _SLOT = "_compiled_call_impl"
 _SEARCH_STEPS = 16  # after so many optimizer steps the pre-hook rests …
-_SEARCH_EVERY = 64  # … and looks again for one step in so many
+_SEARCH_AT_MOST = 1024  # … and looks again for a step after as many again, at most so many
 _MAX_ROOTS = 4096
 
 _is_compiling = torch.compiler.is_compiling
 _is_grad_enabled = torch.is_grad_enabled
 
 
-class RootCall(Transient):
-    """Stands in a root's slot for the compiled call; what runs is made by `_root_call`."""
+class RootCall(Transient, functools.partial):  # type: ignore[type-arg]
+    """Stands in a root's slot for the compiled call; what runs is made by `_root_call`.
 
-    __slots__ = ("inner",)
+    A `partial`, since that is the fastest call that can also refuse to be pickled: a `__call__` of a class's own
+    costs half a microsecond more.
+    """
 
-    def __init__(self, inner: Callable[..., Any] | None) -> None:
-        self.inner = inner  # a compiled call that stood here before us
+    inner: Callable[..., Any] | None  # a compiled call that stood here before us
 
 
 def _root_call(
     module: torch.nn.Module, codes: RootCodes, search: RootSearch, inner: Callable[..., Any] | None
 ) -> RootCall:
-    """Push, the module's own call, pop.
-
-    A class of its own for each root, since the fastest call that can also refuse to be pickled is a closure
-    behind a type's `__call__`.
-    """
+    """Push, the module's own call, pop."""
     reference = weakref.ref(module)  # a strong one would keep the module alive until a collection
-    session, write = search.session, search.write
+    session, record, clock = search.session, search.session.record, search.session.clock
     push, pop, raised = codes.push, codes.pop, codes.raised
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        module = reference()
-        run = inner or module._call_impl  # type: ignore[union-attr]
-        if search.inside or not session.active or _is_compiling():
-            return run(*args, **kwargs)
+        module: Any = reference()
+        run = inner or module._call_impl
+        if search.searching or session.guarded or get_ident() != session.owner:
+            return search.call(codes, module, run, args, kwargs)
         try:
-            if search.armed:
-                search.disarm()
-            write(push[module.training + 2 * _is_grad_enabled()])  # type: ignore[union-attr]
-            search.inside = True
+            record((push[module.training + 2 * _is_grad_enabled()], clock()))
         except Exception as error:
             session.fail("forward", error)
             return run(*args, **kwargs)
         try:
             result = run(*args, **kwargs)
         except BaseException:
-            search.inside = False
             session.write_safely(raised, "forward")
             raise
-        search.inside = False
         try:
-            write(pop)
-            if search.searching:
-                search.look_at(codes, result)
-                search.arm()
+            record((pop, clock()))
         except Exception as error:
             session.fail("forward", error)
         return result
 
-    made: type[RootCall] = type("RootCall", (RootCall,), {"__slots__": (), "__call__": staticmethod(call)})
-    return made(inner)
+    made = RootCall(call)
+    made.inner = inner
+    return made
 
 
 class RootCodes:
@@ -116,20 +107,55 @@ class RootSearch:
     """Finds roots, and knows the roots that were found."""
 
     __slots__ = (
-        "_count", "_key", "_roots", "armed", "compiling_used", "inside", "searching", "session", "write",
+        "_count", "_due", "_key", "_loaders", "_looked_at", "_roots", "armed", "compiling_used", "inside",
+        "searching", "session",
     )  # fmt: skip
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.write = session.write
-        self.inside = False  # a root of the training thread is running
+        self.inside = False  # while searching: a root of the training thread is running
         self.armed = False
         self.searching = True
         self.compiling_used = False
         self._count = 0
+        self._due = 0  # the step after which to look again
+        self._looked_at = 0
+        self._loaders: set[int] = set()  # those that were iterated
         self._roots: list[weakref.ref[torch.nn.Module]] = []
         # a key that no RemovableHandle takes
         self._key: Any = "trainprof"
+
+    def call(self, codes: RootCodes, module: Any, run: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """A root's call when there is more to heed than the time: a search, the compiler, another thread."""
+        session = self.session
+        push = codes.push[module.training + 2 * _is_grad_enabled()]
+        traced = session.guarded and _is_compiling()
+        if traced or self.inside or (get_ident() != session.owner and not session.owns(push)):
+            return run(*args, **kwargs)
+        try:
+            if self.armed:
+                self.disarm()
+            session.write(push)
+            self.inside = True
+        except Exception as error:
+            session.fail("forward", error)
+            return run(*args, **kwargs)
+        try:
+            result = run(*args, **kwargs)
+        except BaseException:
+            self.inside = False
+            session.write_safely(codes.raised, "forward")
+            raise
+        self.inside = False
+        try:
+            session.write(codes.pop)
+            session.drain_if_long()
+            if self.searching:
+                self.look_at(codes, result)
+                self.arm()
+        except Exception as error:
+            session.fail("forward", error)
+        return result
 
     # looking
 
@@ -144,31 +170,51 @@ class RootSearch:
         self.armed = False
         torch_module._global_forward_pre_hooks.pop(self._key, None)
 
-    def look_again(self) -> None:
-        """Search during the step that follows."""
-        self.searching = True
-        if not self.inside:
-            self.arm()
+    def compiler_used(self) -> None:
+        """From now on hooks may be traced, and compiled code would see an armed one."""
+        self.session.guarded = True
+        self.compiling_used = True
+        self.disarm()
+
+    def epoch_begins(self) -> None:
+        """A DataLoader is iterated: with a new one, or after many steps, search during the step that follows."""
+        session = self.session
+        loader, step = session.starting_loader, session.steps
+        if loader in self._loaders and step - self._looked_at < _SEARCH_AT_MOST:
+            return
+        self._loaders.add(loader)
+        self._look(step)
+        if step >= _SEARCH_STEPS:
+            session.on_step(self._rest, first=step + 1)
 
     def on_step(self) -> int:
         """After an optimizer step: search at first, then for one step now and then. Says when to ask again."""
         step = self.session.steps
         if step < _SEARCH_STEPS:
             return step + 1
-        self.searching = step % _SEARCH_EVERY == 0
-        if self.searching:
-            self.arm()
+        if step == self._due:
+            self._look(step)
             return step + 1
-        if self.armed:
-            self.disarm()
-        return step - step % _SEARCH_EVERY + _SEARCH_EVERY
+        self._rest()
+        self._due = step + min(step, _SEARCH_AT_MOST)
+        return self._due
+
+    def _look(self, step: int) -> None:
+        self.searching = True
+        self._looked_at = step
+        if not self.inside:
+            self.arm()
+
+    def _rest(self) -> None:
+        self.searching = False
+        self.disarm()
 
     def _found(self, module: torch.nn.Module, args: Any) -> None:
         """The global pre-hook: this module was called from outside any root."""
         try:
             if _is_compiling():
                 return
-            owner = self.session.tape.owner
+            owner = self.session.owner
             if owner is not None and owner != get_ident():
                 return  # e.g. a replica's thread; stay armed for the thread that trains
             self.disarm()
@@ -207,7 +253,7 @@ class RootSearch:
         The hook removes itself where the call succeeds. Where it raises, torch is iterating over the hooks
         and must not be disturbed: the POP is then missing, which the reader bears.
         """
-        self.write(codes.push[module.training + 2 * _is_grad_enabled()])
+        self.session.write(codes.push[module.training + 2 * _is_grad_enabled()])
 
         def ended(module: torch.nn.Module, args: Any, output: Any) -> None:
             handle.remove()
@@ -271,8 +317,7 @@ def _follow_compilation(session: Session, search: RootSearch) -> None:
         if session.active and not _is_compiling():
             try:
                 session.note_call("compile", 0)
-                search.compiling_used = True
-                search.disarm()
+                search.compiler_used()
                 if isinstance(result, torch.nn.Module):
                     search.adopt(result)
             except Exception as error:
@@ -289,7 +334,23 @@ def _follow_compilation(session: Session, search: RootSearch) -> None:
             except Exception as error:
                 session.fail("Module.compile", error)
 
+    def watch(eval_frame: Any) -> None:
+        """Every use of the compiler, torch.export's too, makes an `OptimizeContext`."""
+        context = getattr(eval_frame, "OptimizeContext", None)
+        if context is None:  # a version that we do not know
+            search.compiler_used()
+            return
+        begin = context.__init__
+
+        @functools.wraps(begin)
+        def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+            search.compiler_used()
+            begin(self, *args, **kwargs)
+
+        session.patches.replace(context, "__init__", __init__)
+
     session.patches.replace(torch, "compile", compile)
+    session.on_close(when_imported("torch._dynamo.eval_frame", watch))
     session.patches.replace(torch.nn.Module, "compile", compile_in_place)
 
 

@@ -16,8 +16,7 @@ SHORTEST_PAUSE_NS = 20_000
 def install(session: Session) -> None:
     """Time collections; those of at least 20 µs on the training thread become PAUSE events."""
     clock = session.clock
-    write = session.write
-    tape = session.tape
+    record = session.record
     began_ns = 0
 
     def collected(phase: str, info: dict[str, int]) -> None:
@@ -27,9 +26,9 @@ def install(session: Session) -> None:
             began_ns = clock()
             return
         length_ns = clock() - began_ns
-        if length_ns >= SHORTEST_PAUSE_NS and began_ns and tape.owner == get_ident():
+        if length_ns >= SHORTEST_PAUSE_NS and began_ns and session.owner == get_ident():
             try:
-                write(pause_code(Name.GARBAGE_COLLECTION, length_ns))
+                record((pause_code(Name.GARBAGE_COLLECTION, length_ns), clock()))
             except Exception as error:
                 session.fail("garbage collection", error)
 

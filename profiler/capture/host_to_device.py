@@ -7,6 +7,7 @@ call pays for us. Whether a device exists is never asked here: asking would init
 from __future__ import annotations
 
 import functools
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -52,19 +53,21 @@ def leaves_cpu(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool
 
 
 def _timed(session: Session, original: Any, name: str) -> Any:
-    write = session.write
+    record, clock = session.record, session.clock
     noted = False
 
     @functools.wraps(original)
     def copy(self: Any, *args: Any, **kwargs: Any) -> Any:
         nonlocal noted
-        if not self.is_cpu or _is_compiling() or not session.active or not leaves_cpu(name, args, kwargs):
+        if not self.is_cpu or not leaves_cpu(name, args, kwargs) or (session.guarded and _is_compiling()):
+            return original(self, *args, **kwargs)
+        if get_ident() != session.owner and not session.owns(_PUSH):
             return original(self, *args, **kwargs)
         try:
             if not noted:
                 noted = True
                 session.note_call("host_to_device", 0)
-            write(_PUSH)
+            record((_PUSH, clock()))
         except Exception as error:
             session.fail("host-to-device copy", error)
         try:

@@ -53,7 +53,7 @@ class MemoryStep:
     def on_step(self) -> int | None:
         """Listens to optimizer steps; returns the next one of interest."""
         session = self._session
-        if session.tape.owner != get_ident():
+        if session.owner != get_ident():
             return session.steps + 1
         if self._lingering is not None:
             return None if self._lingering.pop() else session.steps + 1

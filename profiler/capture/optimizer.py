@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -76,6 +77,8 @@ def _install_step(session: Session) -> None:
                 steps.wrap(kind)
 
     session.patches.replace(Optimizer, "_patch_step_function", _patch_step_function)
+    if not session.config.late:  # no optimizer is older than we are
+        return
     for handle in (
         register_optimizer_step_pre_hook(steps.before),
         register_optimizer_step_post_hook(steps.after),
@@ -99,6 +102,7 @@ class Steps:
             codes = vars(optimizer)[self.key] = StepCodes(self.count)
             describe_optimizer(self.session, self.count, optimizer)
             self.session.note_call("optimizer", Detail.STEP, depth=3)
+            self.session.training_began()
             self.count += 1
         return codes
 
@@ -109,21 +113,18 @@ class Steps:
             self.session.patches.replace(kind, "step", self._timed(step))
 
     def _timed(self, original: Any) -> Any:
-        session, write, stepped, key, codes_of = (
-            self.session,
-            self.session.write,
-            self.session.stepped,
-            self.key,
-            self.codes,
-        )
+        session, key = self.session, self.key
+        record, clock = session.record, session.clock
 
         @functools.wraps(original)
         def step(self_: Optimizer, *args: Any, **kwargs: Any) -> Any:
-            if self.inside or _is_compiling() or not session.active:
+            if self.inside or (session.guarded and _is_compiling()):
+                return original(self_, *args, **kwargs)
+            if get_ident() != session.owner and not session.owns(_ANY):
                 return original(self_, *args, **kwargs)
             try:
-                codes = self_.__dict__.get(key) or codes_of(self_)
-                write(codes.push)
+                codes = getattr(self_, key, None) or self.codes(self_)
+                record((codes.push, clock()))
                 self.inside = True
             except Exception as error:
                 session.fail("optimizer", error)
@@ -136,8 +137,10 @@ class Steps:
                 raise
             self.inside = False
             try:
-                write(codes.pop)
-                stepped()
+                record((codes.pop, clock()))
+                session.steps += 1  # `session.stepped`, without the call
+                if session.steps >= session.due_step:
+                    session.call_listeners()
             except Exception as error:
                 session.fail("optimizer", error)
             return result
@@ -156,13 +159,16 @@ class Steps:
 
     def after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """torch's global hook after a step."""
-        if self.inside or _is_compiling() or not self.session.active:
+        if self.inside or _is_compiling() or get_ident() != self.session.owner:
             return
         try:
             self.session.write(self.codes(optimizer).pop)
             self.session.stepped()
         except Exception as error:
             self.session.fail("optimizer", error)
+
+
+_ANY = code(Kind.PUSH, Name.OPTIMIZER, Detail.STEP)
 
 
 def _subclasses(kind: type) -> list[type]:

@@ -36,14 +36,15 @@ from .stack_walk import Stack, stack_of
 
 BUDGET_SHARE = 0.003  # of the time; of it a tenth for the readings of once a second
 SHORTEST_PERIOD_MS = 5.0
-HANDOVER_NS = 15_000  # allowance for what a look costs the training thread beyond our own CPU time
+HANDOVER_NS = 50_000  # allowance for what a look costs the training thread beyond our own CPU time
 SWITCH_INTERVAL_S = 0.0002
 _RESOURCES_EVERY_NS = 1_000_000_000
 _RSS_EVERY = 2  # looks: a third of a look is this one system call
 _DEVICE_EVERY = 4  # looks; asking torch's allocator takes longer than the rest of a look
 _FIRST_NOTE_NS = 10_000_000_000
 _JOIN_S = 0.5
-_FIRST_GUESS_NS = 15_000.0
+_FIRST_GUESS_NS = 100_000.0
+HEAD_START_NS = 2_000_000_000  # the time whose budget we may spend at once: our own beginning takes most of it
 
 _RSS = code(Kind.VALUE, Name.RSS_BYTES)
 _ALLOCATED = code(Kind.VALUE, Name.DEVICE_ALLOCATED_BYTES)
@@ -53,24 +54,12 @@ _RESOURCES = code(Kind.MARK, Name.RESOURCES)
 
 
 def install(session: Session) -> None:
-    """Start the sampler after the first optimizer step, or with the second epoch where none steps."""
-    started = False
-    epochs = 0
+    """Start the sampler at the first backward pass or optimizer step: not in processes that never train."""
 
     def start() -> None:
-        nonlocal started
-        if not started:
-            started = True
-            Sampler(session, session.stream("sampler"), lambda: session.tape.owner, Sites(session)).start()
+        Sampler(session, session.stream("sampler"), lambda: session.owner, Sites(session)).start()
 
-    def epoch_began() -> None:
-        nonlocal epochs
-        epochs += 1
-        if epochs == 2:
-            start()
-
-    session.on_step(start)
-    session.epoch_listeners.append(epoch_began)
+    session.on_training(start)
 
 
 def start_worker_sampler(session: Session) -> None:
@@ -160,18 +149,19 @@ class Sampler:
         period_ns = self._interval_ns
         jitter = self._pid
         next_resources_ns, next_note_ns = self._began_ns, self._began_ns + _FIRST_NOTE_NS
-        first_check_ns = self._began_ns + 2 * _RESOURCES_EVERY_NS  # our own beginning weighs on the first seconds
         while self._session.active:
             jitter = (jitter * 1103515245 + 12345) & 0x7FFFFFFF  # our own: the user's random state is theirs
             wait_ns = max(SHORTEST_PERIOD_MS * 1e6, period_ns * (0.5 + jitter / 0x7FFFFFFF))
             if self._wake.acquire(timeout=wait_ns / 1e9):
                 return
+            if not self._worker:
+                self._session.drain()
             self._look()
             # a look that meets a new place costs its note, once: it is not the measure of what looks cost
             look_ns += 0.1 * (min(self._cost_ns(), 4 * look_ns) - look_ns)
             now_ns = time.perf_counter_ns()
-            over = self._share(now_ns) / BUDGET_SHARE if now_ns > first_check_ns else 0.0
-            period_ns = max(self._interval_ns, int((look_ns + HANDOVER_NS) / (0.9 * BUDGET_SHARE) * max(1.0, over)))
+            over = max(1.0, self._share(now_ns + HEAD_START_NS) / BUDGET_SHARE) ** 4
+            period_ns = max(self._interval_ns, int((look_ns + HANDOVER_NS) / (0.9 * BUDGET_SHARE) * over))
             if self._readings is None or now_ns < next_resources_ns:
                 continue
             self._readings.read()

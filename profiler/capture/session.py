@@ -1,8 +1,12 @@
-"""One recording in one process: where events go, who writes them, and how it all stops.
+"""One recording in one process: where events go, whose they are, and how it all stops.
 
-A hook is given the session and uses three things: `session.write(code)` on the hot path, `session.note(…)`
-for what is said once, and `session.fail(where, error)` when it has an error of its own: that switches the
-whole recording off, with one line on stderr, and the training goes on.
+A hook is given the session and uses four things: `session.owner`, the thread whose events count, `session.record`
+on the hot path, `session.note(…)` for what is said once, and `session.fail(where, error)` when it has an error of
+its own: that switches the whole recording off, with one line on stderr, and the training goes on.
+
+`record((code, time))` extends a list: in the middle of a training's caches a store into the tape's mapped pages
+costs about a microsecond, this a tenth of it. The sampler's thread, and every so many steps the training's, moves the
+list to the tape; what a SIGKILL can take is what came since, a tenth of a second at most.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from threading import get_ident
+from threading import Lock, get_ident
 from typing import Any
 
 from ..record.layout import rank_directory
@@ -27,7 +31,10 @@ from .patches import Patches
 
 _OPTIMIZER_STEP = code(Kind.PUSH, Name.OPTIMIZER, Optimizer.STEP)
 NEVER = 1 << 62
+CLOSED = -1  # no thread's identity
 _REDUCE_EVERY = 24  # segments, of which the tape keeps 128 by default
+_DRAIN_STEPS = 128
+_LONG_BUFFER = 8192
 _serial = itertools.count()
 _STEP_MASK = (1 << 32) - 1  # kind, name and detail: the object may be any
 
@@ -41,11 +48,12 @@ class CaptureConfig:
     sample_interval_ms: float = 10.0
     max_disk_mb: int = 256
     followed: bool = False  # `prof attach` reduces the record while we write it
+    late: bool = True  # optimizers and schedulers may be older than the hooks
 
     @classmethod
     def from_options(cls, run_directory: str | Path, options: dict[str, Any]) -> CaptureConfig:
         """From the options that the launcher hands to its children; those it does not know are left out."""
-        names = ("deep", "sample_interval_ms", "max_disk_mb", "followed")
+        names = ("deep", "sample_interval_ms", "max_disk_mb", "followed", "late")
         known = {name: options[name] for name in names if name in options}
         return cls(Path(run_directory), **known)
 
@@ -66,8 +74,14 @@ class Session:
         self.starting_loader = 0xFFFF  # the DataLoader whose iterator is being made
         self.epoch_listeners: list[Callable[[], None]] = []
         self.steps = 0  # optimizer steps (or marks) of the thread that trains
-        self._due_step = 0  # the next step at which a listener is to be called
+        self.due_step = 0  # the next step at which a listener is to be called
         self._listeners: list[tuple[int, Callable[[], int | None]]] = []
+        self._began_training: list[Callable[[], None]] = []
+        self.owner: int | None = None  # identity of the thread whose events count; None: the first to come
+        self.guarded = False  # the compiler is in use: hooks must look whether it traces them
+        self._buffer: list[int] = []  # codes and times in turn
+        self._draining = Lock()
+        self.record = self._open_record()
         self.opened_by_context = False
         self.steps_at_mark = 0
         self._stages: dict[str, tuple[int, int]] = {}
@@ -80,13 +94,41 @@ class Session:
             limit_segments=segments,
             clock=clock,
             on_error=self._disk_failed,
-            claims=self._trains,
             on_roll=None if config.followed else self._reduce_now_and_then,
         )
-        self.write = self.tape.write
-        self.write_value = self.tape.write_value
+        self.on_step(self._drain_now_and_then, first=_DRAIN_STEPS)
 
     # where things go
+
+    def _open_record(self) -> Callable[[tuple[int, int]], None]:
+        """How a code and its time are kept: in one call, so that no interruption parts them."""
+        return self._buffer.extend
+
+    def write(self, event_code: int) -> None:
+        """Record an event of now, where it need not be fast."""
+        if get_ident() == self.owner or self.owns(event_code):
+            self.record((event_code, self.clock()))
+
+    def drain(self) -> None:
+        """Move what was recorded to the tape; from any thread."""
+        if not self._draining.acquire(False):
+            return
+        try:
+            words = self._buffer[:]
+            del self._buffer[: len(words)]
+            if words:
+                self.tape.write_words(words)
+        finally:
+            self._draining.release()
+
+    def drain_if_long(self) -> None:
+        """Where no step may come for long, and so nobody drains."""
+        if len(self._buffer) > _LONG_BUFFER:
+            self.drain()
+
+    def _drain_now_and_then(self) -> int:
+        self.drain()
+        return self.steps + _DRAIN_STEPS
 
     def folder(self) -> Path:
         """This process's folder, made on first use. Raises OSError."""
@@ -151,17 +193,34 @@ class Session:
                 self.note("stage_name", id=number, name=name)
         return codes
 
-    # who owns the tape
+    # whose events count
 
-    def _trains(self, event_code: int) -> bool:
-        """The thread that steps an optimizer is the one that trains, if the owner so far did not."""
-        return self.active and self.steps == 0 and event_code & _STEP_MASK == _OPTIMIZER_STEP
+    def owns(self, event_code: int) -> bool:
+        """Whether the calling thread's events count from now on: it is the first, or it steps an optimizer first.
+
+        For a thread other than `owner`; kept off the hot path.
+        """
+        if not self.active or self.role != "training":
+            return False
+        if self.owner is not None and not (self.steps == 0 and event_code & _STEP_MASK == _OPTIMIZER_STEP):
+            return False
+        self.owner = get_ident()
+        return True
+
+    def on_training(self, listener: Callable[[], None]) -> None:
+        """Call `listener` once, at the first backward pass or optimizer step."""
+        self._began_training.append(listener)
+
+    def training_began(self) -> None:
+        """A backward pass or an optimizer step was seen."""
+        while self._began_training:
+            self._began_training.pop()()
 
     def stepped(self) -> None:
         """An optimizer has stepped; on the hot path, so next to nothing happens here."""
         self.steps += 1
-        if self.steps >= self._due_step:
-            self._call_listeners()
+        if self.steps >= self.due_step:
+            self.call_listeners()
 
     def on_step(self, listener: Callable[[], int | None], first: int = 1) -> None:
         """Call `listener` after optimizer step number `first`, and then after the step whose number it returns.
@@ -169,9 +228,9 @@ class Session:
         None: never again. `session.steps` is the number of the step that has just ended.
         """
         self._listeners.append((first, listener))
-        self._due_step = min(due for due, _ in self._listeners)
+        self.due_step = min(due for due, _ in self._listeners)
 
-    def _call_listeners(self) -> None:
+    def call_listeners(self) -> None:
         waiting, self._listeners = self._listeners, []
         for due, listener in waiting:
             following: int | None = due
@@ -183,7 +242,7 @@ class Session:
                     return
             if following is not None:
                 self._listeners.append((max(following, self.steps + 1) if due <= self.steps else due, listener))
-        self._due_step = min((due for due, _ in self._listeners), default=NEVER)
+        self.due_step = min((due for due, _ in self._listeners), default=NEVER)
 
     # how it stops
 
@@ -203,9 +262,11 @@ class Session:
                 self._enders.pop()()
         if not self.active:
             return
-        if self._folder is not None:
-            self.write(code(Kind.MARK, Name.ENDED))
+        if self._folder is not None or self._buffer:
+            self.record((code(Kind.MARK, Name.ENDED), self.clock()))
+            self.drain()
         self.active = False
+        self.owner = CLOSED
         self.tape.kill()
         self.notes.close()
 
@@ -217,8 +278,7 @@ class Session:
         """
         if not self.active:
             return
-        owner = self.tape.owner
-        if self.role == "training" and owner is not None and owner != get_ident():
+        if self.role == "training" and self.owner is not None and self.owner != get_ident():
             self.on_step(lambda: self._fail_now(where, error), first=0)
         else:
             self._fail_now(where, error)
@@ -227,9 +287,11 @@ class Session:
         if not self.active:
             return
         with contextlib.suppress(Exception):
-            self.write(code(Kind.MARK, Name.DISABLED))
+            self._buffer.extend((code(Kind.MARK, Name.DISABLED), self.clock()))
+            self.drain()
             self.note("disabled", where=where, error=f"{type(error).__name__}: {error}")
         self.active = False
+        self.owner = CLOSED
         self.tape.kill()
         with contextlib.suppress(Exception):
             sys.stderr.write(
@@ -254,7 +316,10 @@ class Session:
         """In the child of a fork: nothing of the parent's may be written to from here."""
         self._folder = None
         self._seen_calls = set()
+        self._draining = Lock()
+        self._buffer.clear()
         self.steps = 0
+        self.owner = None if self.active else CLOSED
         self.notes = Notes(self.folder)
         if self.active:
             self.tape.restart()
@@ -262,6 +327,7 @@ class Session:
     def become_worker(self, parent_pid: int) -> None:
         """This process is a DataLoader's worker: it writes into its parent's folder, and no stages."""
         self.role = "worker"
+        self.owner = CLOSED
         self.tape.kill()
         folder = rank_directory(self.config.run_directory, current_rank()) / str(parent_pid)
         self._folder = folder if folder.is_dir() else None

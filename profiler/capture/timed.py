@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from threading import get_ident
 from typing import Any
 
 import torch
 
-from ..record.vocabulary import SPANS, STAGES, Flag, Kind, code
+from ..record.vocabulary import SPANS, STAGES, Flag, Kind, Name, code
 from .session import Session
 
 _is_compiling = torch.compiler.is_compiling
@@ -20,28 +21,33 @@ def timed(session: Session, original: Callable[..., Any], name: int, detail: int
     pop = code(Kind.POP, name, detail)
     raised = code(Kind.POP, name, detail, flags=Flag.RAISED)
     word = STAGES.get(name) or SPANS[name]
-    write = session.write
+    record, clock = session.record, session.clock
     noted = False
 
     @functools.wraps(original)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         nonlocal noted
-        if _is_compiling() or not session.active:
+        if session.guarded and _is_compiling():
+            return original(*args, **kwargs)
+        if get_ident() != session.owner and not session.owns(push):
             return original(*args, **kwargs)
         try:
             if not noted:
                 noted = True
                 session.note_call(word, detail)
-            write(push)
+                if name == Name.BACKWARD:
+                    session.training_began()
+            record((push, clock()))
         except Exception as error:
             session.fail(word, error)
+            return original(*args, **kwargs)
         try:
             result = original(*args, **kwargs)
         except BaseException:
             session.write_safely(raised, word)
             raise
         try:
-            write(pop)
+            record((pop, clock()))
         except Exception as error:
             session.fail(word, error)
         return result

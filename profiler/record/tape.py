@@ -14,9 +14,10 @@ import mmap
 import os
 import struct
 import time
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from threading import get_ident, get_native_id
+from threading import get_native_id
 
 from .layout import tape_path
 from .vocabulary import EVENT_BYTES, HEADER_BYTES, SEGMENT_BYTES, TAPE_MAGIC
@@ -47,12 +48,10 @@ def open_segment(path: Path, seq: int, size_bytes: int) -> memoryview:
 
 
 class Tape:
-    """One stream of events, written by the thread that owns it.
+    """One stream of events, written by one thread at a time.
 
-    `write(code)` stamps the time, `write_value(code, value)` stores the value given. Nothing touches the disk
-    before the first event. After `kill()` both calls go nowhere, at the same cost. The first thread to write
-    owns the tape; what others write is dropped, unless `claims(code)` says that this event gives its thread
-    the tape.
+    `write(code)` stamps the time, `write_value(code, value)` stores the value given, `write_words(words)` stores
+    many events at once. Nothing touches the disk before the first event. After `kill()` the calls go nowhere.
     """
 
     def __init__(
@@ -64,7 +63,6 @@ class Tape:
         limit_segments: int = 128,
         clock: Callable[[], int] = time.perf_counter_ns,
         on_error: Callable[[OSError], None] | None = None,
-        claims: Callable[[int], bool] | None = None,
         on_roll: Callable[[int], None] | None = None,
     ) -> None:
         self._directory = directory
@@ -75,17 +73,7 @@ class Tape:
         self._on_roll = on_roll
         self._seq = 0
         self.dead = False
-        self.owner: int | None = None
-        self._claims = claims
-        self.write, self.write_value, self._discard, self._own = _writer(self._next_segment, self._foreign, clock)
-
-    def _foreign(self, code: int) -> bool:
-        """Another thread than the owner writes: make it the owner?"""
-        if self.owner is not None and not (self._claims and self._claims(code)):
-            return False
-        self.owner = get_ident()
-        self._own(self.owner)
-        return True
+        self.write, self.write_value, self.write_words, self._discard = _writer(self._next_segment, clock)
 
     def _next_segment(self) -> memoryview:
         if self.dead:
@@ -114,8 +102,6 @@ class Tape:
     def restart(self) -> None:
         """Begin again at segment 0 in what `directory()` then says; for the child of a fork."""
         self.dead = False
-        self.owner = None
-        self._own(None)
         self._seq = 0
         self._discard()
 
@@ -126,8 +112,8 @@ def scratch() -> memoryview:
 
 
 def _writer(
-    next_segment: Callable[[], memoryview], foreign: Callable[[int], bool], clock: Callable[[], int]
-) -> tuple[Callable[[int], None], Callable[[int, int], None], Callable[[], None], Callable[[int | None], None]]:
+    next_segment: Callable[[], memoryview], clock: Callable[[], int]
+) -> tuple[Callable[[int], None], Callable[[int, int], None], Callable[[Sequence[int]], None], Callable[[], None]]:
     """The write calls as closures: a cell variable is the cheapest state that Python has.
 
     The slot is taken before it is filled: a garbage collection or a signal handler that writes in between
@@ -135,28 +121,14 @@ def _writer(
     """
     view = scratch()
     at = end = 0
-    owner: int | None = None
 
     def roll() -> None:
         nonlocal view, at, end
         view = next_segment()
         at, end = _FIRST_WORD, len(view) - EVENT_BYTES // 8 + 1
 
-    def write(code: int) -> None:
-        nonlocal at
-        if get_ident() != owner and not foreign(code):
-            return
-        if at >= end:
-            roll()
-        slot = at
-        at = slot + 2
-        view[slot] = code
-        view[slot + 1] = clock()
-
     def write_value(code: int, value: int) -> None:
         nonlocal at
-        if get_ident() != owner and not foreign(code):
-            return
         if at >= end:
             roll()
         slot = at
@@ -164,12 +136,22 @@ def _writer(
         view[slot] = code
         view[slot + 1] = value
 
+    def write(code: int) -> None:
+        write_value(code, clock())
+
+    def write_words(words: Sequence[int]) -> None:
+        nonlocal at
+        left = array("Q", words)
+        while left:
+            if at >= end:
+                roll()
+            count = min(len(left), (len(view) - at) // 2 * 2)
+            view[at : at + count] = left[:count]
+            at += count
+            del left[:count]
+
     def discard() -> None:
         nonlocal at, end
         at = end = 0
 
-    def own(ident: int | None) -> None:
-        nonlocal owner
-        owner = ident
-
-    return write, write_value, discard, own
+    return write, write_value, write_words, discard

@@ -138,11 +138,16 @@ def test_the_leaf_names_what_ran_on_the_users_line(tmp_path: Path, monkeypatch: 
 
 
 def test_it_keeps_to_its_budget(tmp_path: Path) -> None:
-    with recording(tmp_path) as session:
-        one_step()
-        pure_python(4)
-    assert notes(session, "sampler")[-1]["share"] < 1.5 * sampler.BUDGET_SHARE  # over 4 s, with its own beginning
-    assert notes(session, "sampler")[-1]["samples"] > 10
+    shares = []
+    for attempt in range(3):  # a system call of ours that another program delays is not ours to pace
+        with recording(tmp_path / str(attempt)) as session:
+            one_step()
+            seconds = pure_python(4)
+        shares.append(notes(session, "sampler")[-1]["share"])
+        assert notes(session, "sampler")[-1]["samples"] > 10
+        if shares[-1] < 1.1 * sampler.BUDGET_SHARE * (1 + sampler.HEAD_START_NS / 1e9 / seconds):
+            return
+    pytest.fail(f"shares of the time: {shares}")
 
 
 def test_memory_and_the_machines_readings_come_with_the_samples(tmp_path: Path) -> None:
