@@ -2,7 +2,10 @@
 
 Off, on, off, on, …: each on-block is compared with the mean of the off-blocks around it, and, as a control,
 each off-block with the mean of the off-blocks around it. The control shows what this machine's noise does to
-the very same figure.
+the very same figure. Two figures:
+
+- *hooks*: many short blocks, the median step of each. What every step pays.
+- *all*: fewer long blocks, the mean step of each. With the sampler's looks and all that comes now and then.
 """
 
 from __future__ import annotations
@@ -22,22 +25,24 @@ from torch.utils.data import DataLoader, TensorDataset
 from profiler.capture.install import begin, end
 from profiler.capture.session import CaptureConfig
 
-WARM_STEPS = 80  # past the search for root modules
-BLOCK_STEPS = 250
+WARM_STEPS = 140  # past the search for root modules, and a drain of the buffer
+HOOKS = (100, 80)  # measured steps of a block, pairs of blocks
+ALL = (4000, 8)
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What recording adds to a step, in µs; medians over blocks with their quartiles."""
+    """What recording adds to a step, in µs; medians over pairs of blocks with their quartiles."""
 
     case: str
+    what: str  # "hooks" or "all"
     step_us: float
     added_us: float
     added_low_us: float
     added_high_us: float
     control_us: float  # the A/A figure: |median|
-    control_spread_us: float
-    blocks: int
+    control_spread_us: float  # its quartiles' distance
+    pairs: int
 
     @property
     def ratio(self) -> float:
@@ -83,8 +88,8 @@ def training(submodules: int, width: int, workers: int) -> Callable[[], None]:
     return step
 
 
-def block_us(step: Callable[[], None], steps: int) -> float:
-    """Mean step time of a block without its slowest tenth (the machine's own interruptions), in µs."""
+def block_ns(step: Callable[[], None], steps: int) -> list[int]:
+    """Times of `steps` steps after those that warm up."""
     for _ in range(WARM_STEPS):
         step()
     gc.collect()
@@ -94,62 +99,60 @@ def block_us(step: Callable[[], None], steps: int) -> float:
         began = clock()
         step()
         times.append(clock() - began)
-    times.sort()
-    kept = times[: len(times) - len(times) // 10]
-    return sum(kept) / len(kept) / 1e3
+    return times
 
 
-def measure(case: str, step: Callable[[], None], blocks: int, steps: int = BLOCK_STEPS) -> Cost:
-    """The cost of recording `step`, in `blocks` pairs of blocks."""
+def measure(case: str, step: Callable[[], None], what: str) -> Cost:
+    """What recording adds to `step`."""
+    steps, pairs = HOOKS if what == "hooks" else ALL
+    average = statistics.median if what == "hooks" else statistics.mean
     off: list[float] = []
     on: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
-        for number in range(blocks):
-            off.append(block_us(step, steps))
+        for number in range(pairs):
+            off.append(average(block_ns(step, steps)) / 1e3)
             run = Path(folder) / f"run-{number}"
             (run / "processes").mkdir(parents=True)
-            session = begin(CaptureConfig(run, deep=False))
-            on.append(block_us(step, steps))
+            session = begin(CaptureConfig(run, deep=False, late=False))
+            on.append(average(block_ns(step, steps)) / 1e3)
             assert session.active
             end(session)
-        off.append(block_us(step, steps))
+        off.append(average(block_ns(step, steps)) / 1e3)
     added = [value - (off[i] + off[i + 1]) / 2 for i, value in enumerate(on)]
     control = [off[i] - (off[i - 1] + off[i + 1]) / 2 for i in range(1, len(off) - 1)]
     low, _, high = statistics.quantiles(added, n=4)
     control_low, _, control_high = statistics.quantiles(control, n=4)
     return Cost(
         case,
+        what,
         statistics.median(off),
         statistics.median(added),
         low,
         high,
         abs(statistics.median(control)),
         control_high - control_low,
-        blocks,
+        pairs,
     )
 
 
 CASES: dict[str, tuple[int, int, int]] = {
     # submodules, width, workers
-    "plain loop, DataLoader with num_workers=0": (6, 128, 0),
+    "plain loop, DataLoader with num_workers=0": (6, 256, 0),
     "200 submodules": (200, 32, 0),
-    "one worker process": (6, 128, 1),
+    "one worker process": (6, 256, 1),
 }
 
 
-def run(blocks: int = 24) -> list[Cost]:
+def run() -> list[Cost]:
     """All cases."""
     torch.set_num_threads(1)
-    return [
-        measure(case, training(*shape), blocks, BLOCK_STEPS if shape[0] < 100 else BLOCK_STEPS // 4)
-        for case, shape in CASES.items()
-    ]
+    return [measure(case, training(*shape), what) for case, shape in CASES.items() for what in ("hooks", "all")]
 
 
 if __name__ == "__main__":
     for cost in run():
         print(
-            f"{cost.case}: step {cost.step_us:.0f} µs, added {cost.added_us:+.1f} µs "
+            f"{cost.case}, {cost.what}: step {cost.step_us:.0f} µs, added {cost.added_us:+.1f} µs "
             f"[{cost.added_low_us:+.1f}, {cost.added_high_us:+.1f}] ({cost.ratio:.4f}×), "
-            f"control {cost.control_us:.1f} µs ± {cost.control_spread_us:.1f}"
+            f"control {cost.control_us:.1f} µs ± {cost.control_spread_us / 2:.1f}"
         )

@@ -1,6 +1,6 @@
 """Write events to a stream of memory-mapped segments.
 
-In:  codes (`vocabulary.code`), one call per event.
+In:  codes (`vocabulary.code`) and times or values: many at once, or one call per event.
 Out: `<stream>-<seq>.tape` files of 1 MiB that hold every event up to the last one written, whatever kills
      the process: the kernel owns the pages.
 

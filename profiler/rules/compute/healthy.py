@@ -32,6 +32,7 @@ class Healthy(Rule):
     """
 
     id = "compute/healthy"
+    evidence = "training"
     bottleneck = Bottleneck.COMPUTE
     explained_by = ("*",)
     threshold = Threshold(0.6, "share of the step in forward, backward and a lesser optimizer")

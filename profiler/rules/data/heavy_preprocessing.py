@@ -36,6 +36,7 @@ class HeavyPreprocessing(Rule):
     """
 
     id = "data/heavy-preprocessing"
+    evidence = "training"
     bottleneck = Bottleneck.DATA_PREPROCESSING
     explained_by = ("data/too-few-workers",)
     needs_device_times = False

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from profiler.analysis.facts import Facts
+from profiler.analysis.facts import Facts, LineTime
 from profiler.rules.base import Bottleneck, Fix, Gain, Outcome, Rule, Threshold
-from profiler.rules.data.supply import Supply, caveat, maker, severity, waits
+from profiler.rules.data.supply import Supply, caveat, hottest, line_sentence, maker, severity, waits
 from profiler.rules.evidence import worth
 from profiler.rules.phrases import ms, percent
 
@@ -18,7 +18,8 @@ class SlowCollate(Rule):
 
     ## Evidence
     `data_wait` is above `threshold` of the step, and `collate_fn` is the largest part of a batch's time and
-    at least `collate_share` of it. It is folded under `data/too-few-workers` while idle cores can take the
+    at least `collate_share` of it. The hottest of the user's lines is named where it takes more than the items
+    do, and so can only be in `collate_fn`. It is folded under `data/too-few-workers` while idle cores can take the
     work, and abstains when the workers were not observed.
 
     ## Fix
@@ -34,6 +35,7 @@ class SlowCollate(Rule):
     """
 
     id = "data/slow-collate"
+    evidence = "training"
     bottleneck = Bottleneck.DATA_PREPROCESSING
     explained_by = ("data/too-few-workers",)
     needs_device_times = False
@@ -52,6 +54,7 @@ class SlowCollate(Rule):
         if not worth(facts, saves_high):
             return None
         gain = Gain.of(supply.step_ms, saves_low, saves_high)
+        line = _line(facts, supply)
         return self.finding(
             title=(
                 f"{percent(supply.wait_share)} of each {ms(supply.step_ms)} step waits for batches that take "
@@ -61,7 +64,7 @@ class SlowCollate(Rule):
                 f"Batches are made by {maker(supply)}, and collate_fn takes "
                 f"{percent(supply.collate_ms / supply.batch_ms)} "
                 f"of the {ms(supply.batch_ms)} that each takes; making the items takes "
-                f"{ms(supply.preprocess_ms + supply.load_ms)}." + caveat(facts)
+                f"{ms(supply.preprocess_ms + supply.load_ms)}." + line_sentence(line, facts) + caveat(facts)
             ),
             evidence={
                 "data_wait_share": supply.wait_share,
@@ -70,11 +73,19 @@ class SlowCollate(Rule):
                 "step_ms": supply.step_ms,
                 "num_workers": float(supply.processes),
             },
-            fix=Fix.at(supply.site, "Allocate the batch once and copy whole items into it.", _CODE),
+            fix=Fix.at(
+                line.site if line else supply.site, "Allocate the batch once and copy whole items into it.", _CODE
+            ),
             gain=gain,
             step_ms=supply.step_ms,
             severity=severity(facts, supply, gain),
         )
+
+
+def _line(facts: Facts, supply: Supply) -> LineTime | None:
+    """The hottest line, where it can only be in collate_fn: it takes longer than all that is not."""
+    line = hottest(facts)
+    return line if line is not None and line.ms_per_step > supply.preprocess_ms + supply.load_ms else None
 
 
 _CODE = """\

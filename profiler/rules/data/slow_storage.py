@@ -43,6 +43,7 @@ class SlowStorage(Rule):
     """
 
     id = "data/slow-storage"
+    evidence = "training"
     bottleneck = Bottleneck.DATA_LOADING
     needs_device_times = False
     threshold = Threshold(0.05, "share of the step spent waiting for data")

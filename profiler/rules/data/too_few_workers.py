@@ -46,6 +46,7 @@ class TooFewWorkers(Rule):
     """
 
     id = "data/too-few-workers"
+    evidence = "training"
     bottleneck = Bottleneck.DATA_PREPROCESSING
     needs_device_times = False
     threshold = Threshold(0.05, "share of the step spent waiting for data")

@@ -44,6 +44,7 @@ class PythonLine(Rule):
     """
 
     id = "host/python-line"
+    evidence = "training"
     bottleneck = Bottleneck.HOST_OVERHEAD
     threshold = Threshold(0.05, "share of the step spent at one line")
     samples = Threshold(8, "samples of the line below which it is not named")

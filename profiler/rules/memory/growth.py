@@ -33,6 +33,7 @@ class Growth(Rule):
     """
 
     id = "memory/growth"
+    evidence = "training"
     bottleneck = Bottleneck.MEMORY
     per_step = True
     needs_device_times = False

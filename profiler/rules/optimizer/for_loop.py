@@ -58,6 +58,7 @@ class ForLoop(Rule):
     """
 
     id = "optimizer/for-loop"
+    evidence = "training"
     bottleneck = Bottleneck.OPTIMIZER
     threshold = Threshold(0.05, "share of the step spent in the optimizer's step()")
 

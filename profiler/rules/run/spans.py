@@ -67,6 +67,7 @@ class EvaluationDominates(_SpanRule):
     """
 
     id = "run/evaluation-dominates"
+    evidence = "training"
     span = "evaluation"
     verb = "evaluates"
     note = Threshold(0.25, "share of the run from which it is told")
@@ -103,6 +104,7 @@ class CheckpointDominates(_SpanRule):
     """
 
     id = "run/checkpoint-dominates"
+    evidence = "training"
     span = "checkpoint"
     verb = "saves and loads checkpoints"
     note = Threshold(0.10, "share of the run from which it is told")
