@@ -14,6 +14,7 @@ import numpy as np
 from profiler.analysis import labels as lab
 from profiler.analysis import noise
 from profiler.analysis.asides import Columns
+from profiler.analysis.block import LEFT_OUT
 from profiler.analysis.facts import MemoryFacts, MemorySample
 from profiler.analysis.folded import Folded
 from profiler.analysis.measured import Measured
@@ -24,6 +25,7 @@ from profiler.record.vocabulary import STAGE_ORDER, Name
 
 _GROWTH_STEPS = 50
 _GROWTH_POINTS = 400
+_GROWTH_READINGS = 24
 _TIMELINE_POINTS = 600
 _GROWTH_SIGMA = 3.0
 _LEAST_GROWTH_BYTES = 1 << 20  # less is the allocator's own coming and going
@@ -96,9 +98,9 @@ def _growth(samples: Columns, measured: Measured | None, reading: str) -> tuple[
         return f"fewer than {_GROWTH_STEPS} steps were measured"
     if reading not in samples:
         return "the sampler took no reading of memory"
-    chosen: Bools = (samples[reading] != ABSENT) & (samples["step"] >= measured.warmup)
+    chosen = _undisturbed(samples, measured, (samples[reading] != ABSENT) & (samples["step"] >= measured.warmup))
     at, values = samples["step"][chosen].astype(np.float64), samples[reading][chosen].astype(np.float64)
-    if len(at) < 24:
+    if len(at) < _GROWTH_READINGS:
         return "too few readings of memory were taken"
     thin = np.unique(np.linspace(0, len(at) - 1, _GROWTH_POINTS).astype(np.int64))
     at, values = at[thin], values[thin]
@@ -109,6 +111,19 @@ def _growth(samples: Columns, measured: Measured | None, reading: str) -> tuple[
     if total < max(_GROWTH_SIGMA * _scatter(at, values, slope), _LEAST_GROWTH_BYTES):
         return None
     return slope, int(total)
+
+
+def _undisturbed(samples: Columns, measured: Measured, chosen: Bools) -> Bools:
+    """Readings after the last step in which something of ours or the compiler ran, which leaves memory behind.
+
+    Where they are too few, those before the first such step.
+    """
+    disturbed = measured.columns["index"][(measured.column("flags") & int(LEFT_OUT)) != 0]
+    if len(disturbed) == 0:
+        return chosen
+    after: Bools = chosen & (samples["step"] > int(disturbed[-1]))
+    before: Bools = chosen & (samples["step"] < int(disturbed[0]))
+    return after if after.sum() >= min(_GROWTH_READINGS, before.sum()) else before
 
 
 def _scatter(at: Floats, values: Floats, slope: float) -> float:

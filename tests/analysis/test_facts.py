@@ -266,6 +266,19 @@ def test_memory_that_grows_is_told_from_memory_that_swings(tmp_path: Path, leak:
     assert max(sample.rss_bytes for sample in memory.timeline) == memory.peak_rss_bytes
 
 
+@pytest.mark.parametrize("looked_at", [30, 45, 75])
+def test_memory_that_our_own_look_leaves_behind_is_no_growth(tmp_path: Path, looked_at: int) -> None:
+    tape = Training()
+    sampler = Tape("sampler", clock=tape)
+    for number in range(90):
+        tape.step()
+        if number == looked_at:
+            tape.call(Name.INSTRUMENT, 200 * MS, Instrument.DEEP_WINDOW)
+        sampler.sample(1, rss_bytes=(1 << 30) + (number > looked_at) * (64 << 20) + number * 1024)
+    write_run(tmp_path / "run", [tape, sampler], [CPU])
+    assert read_facts(tmp_path / "run").memory.growth_bytes_per_step is None
+
+
 def test_memory_peaks_belong_to_the_stage_in_which_they_were_seen(tmp_path: Path) -> None:
     tape = Training()
     sampler = Tape("sampler", clock=tape)

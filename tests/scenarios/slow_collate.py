@@ -1,13 +1,14 @@
-"""Sentences are padded number by number in Python.
+"""All cores pad sentences number by number in Python.
 
 Planted: a collate function that builds nested lists
 Where:   row = [sentence[place].item() if place < len(sentence) else 0 for place in range(longest)]
 Verdict: data-preprocessing
-Rule:    data/
+Rule:    data/slow-collate
 Cured:   --cured pads with torch.nn.utils.rnn.pad_sequence
 """
 
 import argparse
+import os
 
 import torch
 from torch import nn
@@ -21,6 +22,7 @@ parser.add_argument("--cured", action="store_true")
 args = parser.parse_args()
 torch.manual_seed(0)
 torch.set_num_threads(1)
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])  # as many cores as workers
 
 
 class Sentences(Dataset):
@@ -62,7 +64,9 @@ class Classifier(nn.Module):
 
 model = Classifier()
 optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-loader = DataLoader(Sentences(), batch_size=16, shuffle=True, collate_fn=collate)
+loader = DataLoader(
+    Sentences(), batch_size=16, shuffle=True, collate_fn=collate, num_workers=2, persistent_workers=True
+)
 
 for epoch in range(4):
     for rows, labels in loader:

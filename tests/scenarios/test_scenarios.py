@@ -13,6 +13,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from labels import Label, scenarios
 
+from profiler.rules.catalogue import rule_types
+
 LABELS = scenarios()
 PLANTED = [label for label in LABELS if not label.healthy]
 HEALTHY = [label for label in LABELS if label.healthy]
@@ -67,6 +69,11 @@ def test_there_are_at_least_twelve_planted_trainings_each_with_a_cured_twin() ->
     assert len(PLANTED) >= 12
     assert all(label.cured and label.line and label.rule for label in PLANTED)
     assert len(HEALTHY) >= 5
+
+
+def test_a_rule_that_rests_on_a_training_has_one_here() -> None:
+    proven = {label.rule for label in PLANTED if label.exact} | {"compute/healthy"}
+    assert {rule.id for rule in rule_types() if rule.evidence == "training"} == proven
 
 
 @pytest.mark.slow
