@@ -4,8 +4,11 @@ Out: the stream `sampler` (in a DataLoader's worker `wsampler-<pid>`): SAMPLE ev
 memory; once a second a RESOURCES mark followed by readings of cores, children and GPU; a `site` note for each
 place seen, and at the end a `sampler` note with our share of the time.
 
+In a DataLoader's worker, likewise: a decoder that held the GIL would be counted for the next line.
+
 The share is kept to `BUDGET_SHARE` by the sampler's own CPU clock, plus an allowance for handing the GIL over:
-the period grows when a look gets dear.
+the period grows when a look gets dear. A run begins with the budget of its first `HEAD_START_NS` (30 ms) in hand, for
+our own beginning and for looking more often while little was seen; it is spent within a few seconds.
 
 A Python thread wakes up only when the one that runs lets go of the GIL, by itself (which torch does at each
 call) or when the switch interval is over. So a line that holds the GIL loses its last switch interval to the
@@ -39,12 +42,15 @@ SHORTEST_PERIOD_MS = 5.0
 HANDOVER_NS = 50_000  # allowance for what a look costs the training thread beyond our own CPU time
 SWITCH_INTERVAL_S = 0.0002
 _RESOURCES_EVERY_NS = 1_000_000_000
-_RSS_EVERY = 2  # looks: a third of a look is this one system call
+_CHILDREN_EVERY = 4  # readings; they list and open a file for each child
 _DEVICE_EVERY = 4  # looks; asking torch's allocator takes longer than the rest of a look
 _FIRST_NOTE_NS = 10_000_000_000
 _JOIN_S = 0.5
 _FIRST_GUESS_NS = 100_000.0
-HEAD_START_NS = 2_000_000_000  # the time whose budget we may spend at once: our own beginning takes most of it
+_FIRST_READING_NS = 300_000.0
+_WORKER_THREADS = 3  # of a DataLoader's worker: its loop, the queue's feeder, which mostly waits, and ours
+HEAD_START_NS = 10_000_000_000
+_SPEND_WITHIN_NS = 4_000_000_000  # what is in hand (or overdrawn) is spent (or saved) at this pace
 
 _RSS = code(Kind.VALUE, Name.RSS_BYTES)
 _ALLOCATED = code(Kind.VALUE, Name.DEVICE_ALLOCATED_BYTES)
@@ -127,7 +133,15 @@ class Sampler:
 
     def _share(self, now_ns: int) -> float:
         """What we cost so far, as a share of the time since we began."""
-        return (self._spent_ns + self._looks * HANDOVER_NS) / max(1, now_ns - self._began_ns)
+        return self._cost_so_far_ns() / max(1, now_ns - self._began_ns)
+
+    def _cost_so_far_ns(self) -> int:
+        return self._spent_ns + self._looks * HANDOVER_NS
+
+    def _pace(self, now_ns: int) -> float:
+        """Share of the time to come that looks may take."""
+        in_hand_ns = BUDGET_SHARE * (now_ns - self._began_ns + HEAD_START_NS) - self._cost_so_far_ns()
+        return max(0.9 * BUDGET_SHARE + in_hand_ns / _SPEND_WITHIN_NS, 0.1 * BUDGET_SHARE)
 
     def _run(self) -> None:
         try:
@@ -148,6 +162,9 @@ class Sampler:
         look_ns = _FIRST_GUESS_NS
         period_ns = self._interval_ns
         jitter = self._pid
+        reading_ns = _FIRST_READING_NS
+        threads = _WORKER_THREADS if self._worker else 2
+        _fit_switch_interval(threads)
         next_resources_ns, next_note_ns = self._began_ns, self._began_ns + _FIRST_NOTE_NS
         while self._session.active:
             jitter = (jitter * 1103515245 + 12345) & 0x7FFFFFFF  # our own: the user's random state is theirs
@@ -160,14 +177,13 @@ class Sampler:
             # a look that meets a new place costs its note, once: it is not the measure of what looks cost
             look_ns += 0.1 * (min(self._cost_ns(), 4 * look_ns) - look_ns)
             now_ns = time.perf_counter_ns()
-            over = max(1.0, self._share(now_ns + HEAD_START_NS) / BUDGET_SHARE) ** 4
-            period_ns = max(self._interval_ns, int((look_ns + HANDOVER_NS) / (0.9 * BUDGET_SHARE) * over))
+            period_ns = max(self._interval_ns, int((look_ns + HANDOVER_NS) / self._pace(now_ns)))
             if self._readings is None or now_ns < next_resources_ns:
                 continue
             self._readings.read()
-            if not self._worker:
-                _fit_switch_interval()
-            next_resources_ns = now_ns + max(_RESOURCES_EVERY_NS, int(self._cost_ns() / (0.1 * BUDGET_SHARE)))
+            _fit_switch_interval(threads)
+            reading_ns += 0.2 * (min(self._cost_ns(), 4 * reading_ns) - reading_ns)
+            next_resources_ns = now_ns + max(_RESOURCES_EVERY_NS, int(reading_ns / (0.1 * BUDGET_SHARE)))
             if now_ns >= next_note_ns:  # for a run that is killed
                 self._note_share()
                 next_note_ns = self._began_ns + 2 * (now_ns - self._began_ns)
@@ -189,7 +205,7 @@ class Sampler:
             return
         self._looks += 1
         self._tape.write(sample_code(site))
-        if self._rss is not None and self._looks % _RSS_EVERY == 1:
+        if self._rss is not None:
             self._tape.write_value(_RSS, self._rss())
         if self._device_reads and self._looks % _DEVICE_EVERY == 1 and torch.cuda.is_initialized():
             self._read_device()
@@ -264,6 +280,7 @@ class Readings:
         self._session = session
         self._tape = tape
         self._cores = resources.usable_cores()
+        self._count = 0
         self._gpu: nvml.Reader | None = None
         self._looked_for_gpu = False
 
@@ -273,9 +290,11 @@ class Readings:
         idle = resources.idle_and_iowait_ns(self._cores)
         if idle is not None:
             values += [(Name.SYSTEM_IDLE_NS, idle[0]), (Name.SYSTEM_IOWAIT_NS, idle[1])]
-        workers = resources.children_rss_bytes()
-        if workers is not None:
-            values.append((Name.WORKERS_RSS_BYTES, workers))
+        if self._count % _CHILDREN_EVERY == 0:
+            workers = resources.children_rss_bytes()
+            if workers is not None:
+                values.append((Name.WORKERS_RSS_BYTES, workers))
+        self._count += 1
         if not self._looked_for_gpu:
             self._looked_for_gpu = True
             self._gpu = self._open_gpu()
@@ -312,9 +331,9 @@ class Readings:
 _before_s: float | None = None  # what it was before we shortened it
 
 
-def _fit_switch_interval() -> None:
-    """Short while only the training thread and ours run Python, as it was otherwise."""
-    if threading.active_count() <= 2:
+def _fit_switch_interval(most_threads: int) -> None:
+    """Short while at most so many threads run Python, as it was otherwise."""
+    if threading.active_count() <= most_threads:
         _shorten_switch_interval()
     else:
         _lengthen_switch_interval()

@@ -25,7 +25,7 @@ inputs = torch.randn(8192, 128)
 targets = inputs[:, :8].sin()
 history = []
 
-for step in range(300):
+for step in range(450):
     chosen = torch.randint(len(inputs), (256,))
     optimizer.zero_grad()
     hidden = body(inputs[chosen])

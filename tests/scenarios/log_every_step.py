@@ -27,7 +27,7 @@ inputs = torch.randn(4096, 64)
 targets = inputs[:, :32].abs()
 
 with tempfile.TemporaryFile("w") as log:
-    for step in range(250):
+    for step in range(500):
         chosen = torch.randint(len(inputs), (256,))
         optimizer.zero_grad()
         predictions = model(inputs[chosen])

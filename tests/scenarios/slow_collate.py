@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
-VOCABULARY, LONGEST = 2000, 64
+VOCABULARY, LONGEST = 2000, 128
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--cured", action="store_true")
@@ -29,7 +29,7 @@ class Sentences(Dataset):
     """Sequences of token numbers; the label tells whether the first is even."""
 
     def __init__(self) -> None:
-        lengths = torch.randint(LONGEST // 2, LONGEST, (960,)).tolist()
+        lengths = torch.randint(LONGEST // 2, LONGEST, (2400,)).tolist()
         self.sentences = [torch.randint(1, VOCABULARY, (length,)) for length in lengths]
 
     def __len__(self) -> int:
@@ -54,9 +54,9 @@ def collate(batch: list[tuple[torch.Tensor, int]]) -> tuple[torch.Tensor, torch.
 class Classifier(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(VOCABULARY, 32)
-        self.convolution = nn.Conv1d(32, 64, 3, padding=1)
-        self.head = nn.Sequential(nn.ReLU(), nn.AdaptiveMaxPool1d(1), nn.Flatten(), nn.Linear(64, 2))
+        self.embedding = nn.Embedding(VOCABULARY, 16)
+        self.convolution = nn.Conv1d(16, 32, 3, padding=1)
+        self.head = nn.Sequential(nn.ReLU(), nn.AdaptiveMaxPool1d(1), nn.Flatten(), nn.Linear(32, 2))
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         return self.head(self.convolution(self.embedding(rows).transpose(1, 2)))
@@ -65,7 +65,7 @@ class Classifier(nn.Module):
 model = Classifier()
 optimizer = torch.optim.AdamW(model.parameters(), fused=True)
 loader = DataLoader(
-    Sentences(), batch_size=16, shuffle=True, collate_fn=collate, num_workers=2, persistent_workers=True
+    Sentences(), batch_size=48, shuffle=True, collate_fn=collate, num_workers=2, persistent_workers=True
 )
 
 for epoch in range(4):
