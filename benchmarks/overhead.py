@@ -25,9 +25,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from profiler.capture.install import begin, end
 from profiler.capture.session import CaptureConfig
 
-WARM_STEPS = 140  # past the search for root modules, and a drain of the buffer
-HOOKS = (100, 80)  # measured steps of a block, pairs of blocks
-ALL = (4000, 8)
+WARM_STEPS = 24  # past the search for root modules
+HOOK_STEPS, HOOKS_S = 40, 50  # measured steps of a block, seconds for all blocks
+BLOCK_S, PAIRS = 4, 8  # seconds of a long block, pairs of them
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,13 @@ def block_ns(step: Callable[[], None], steps: int) -> list[int]:
 
 def measure(case: str, step: Callable[[], None], what: str) -> Cost:
     """What recording adds to `step`."""
-    steps, pairs = HOOKS if what == "hooks" else ALL
-    average = statistics.median if what == "hooks" else statistics.mean
+    step_s = statistics.median(block_ns(step, HOOK_STEPS)) / 1e9
+    if what == "hooks":
+        steps, pairs = HOOK_STEPS, max(16, int(HOOKS_S / (2 * (HOOK_STEPS + WARM_STEPS) * step_s)))
+        average = statistics.median
+    else:
+        steps, pairs = int(BLOCK_S / step_s), PAIRS
+        average = statistics.mean
     off: list[float] = []
     on: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -143,10 +148,13 @@ CASES: dict[str, tuple[int, int, int]] = {
 }
 
 
-def run() -> list[Cost]:
+def run() -> Iterator[Cost]:
     """All cases."""
     torch.set_num_threads(1)
-    return [measure(case, training(*shape), what) for case, shape in CASES.items() for what in ("hooks", "all")]
+    for case, shape in CASES.items():
+        step = training(*shape)
+        for what in ("hooks", "all"):
+            yield measure(case, step, what)
 
 
 if __name__ == "__main__":
@@ -154,5 +162,6 @@ if __name__ == "__main__":
         print(
             f"{cost.case}, {cost.what}: step {cost.step_us:.0f} µs, added {cost.added_us:+.1f} µs "
             f"[{cost.added_low_us:+.1f}, {cost.added_high_us:+.1f}] ({cost.ratio:.4f}×), "
-            f"control {cost.control_us:.1f} µs ± {cost.control_spread_us / 2:.1f}"
+            f"control {cost.control_us:.1f} µs ± {cost.control_spread_us / 2:.1f}, {cost.pairs} pairs",
+            flush=True,
         )

@@ -114,16 +114,16 @@ def _growth(samples: Columns, measured: Measured | None, reading: str) -> tuple[
 
 
 def _undisturbed(samples: Columns, measured: Measured, chosen: Bools) -> Bools:
-    """Readings after the last step in which something of ours or the compiler ran, which leaves memory behind.
+    """The longest stretch of readings between steps in which something of ours or the compiler ran.
 
-    Where they are too few, those before the first such step.
+    Both leave memory behind, which is no growth of the training's.
     """
     disturbed = measured.columns["index"][(measured.column("flags") & int(LEFT_OUT)) != 0]
-    if len(disturbed) == 0:
-        return chosen
-    after: Bools = chosen & (samples["step"] > int(disturbed[-1]))
-    before: Bools = chosen & (samples["step"] < int(disturbed[0]))
-    return after if after.sum() >= min(_GROWTH_READINGS, before.sum()) else before
+    stretch = np.searchsorted(disturbed, samples["step"])
+    chosen = chosen & ~np.isin(samples["step"], disturbed)
+    longest = int(np.argmax(np.bincount(stretch[chosen]))) if chosen.any() else 0
+    result: Bools = chosen & (stretch == longest)
+    return result
 
 
 def _scatter(at: Floats, values: Floats, slope: float) -> float:

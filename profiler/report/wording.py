@@ -178,7 +178,7 @@ def overhead(facts: Facts) -> str | None:
     parts = []
     if cost.us_per_step is not None:
         of_step = f" ({share(cost.share)} of a step)" if cost.share is not None else ""
-        parts.append(f"{ms(cost.us_per_step / 1000)} a step{of_step}")
+        parts.append(f"about {ms(cost.us_per_step / 1000)} a step{of_step}")
     if cost.instrument_s > 0:
         parts.append(f"{seconds(cost.instrument_s)} in labelled spans outside these figures")
     return ", and ".join(parts) or None

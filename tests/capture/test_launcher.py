@@ -28,6 +28,8 @@ print(json.dumps({
 
 TRAIN = """
 import sys, torch
+
+pytestmark = pytest.mark.flaky(reruns=2)  # another program on the machine can upset what lasts for seconds
 model = torch.nn.Linear(2, 2)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 def train(steps):
