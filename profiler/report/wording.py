@@ -180,5 +180,5 @@ def overhead(facts: Facts) -> str | None:
         of_step = f" ({share(cost.share)} of a step)" if cost.share is not None else ""
         parts.append(f"about {ms(cost.us_per_step / 1000)} a step{of_step}")
     if cost.instrument_s > 0:
-        parts.append(f"{seconds(cost.instrument_s)} in labelled spans outside these figures")
+        parts.append(f"{seconds(cost.instrument_s)} in spans outside these figures")
     return ", and ".join(parts) or None

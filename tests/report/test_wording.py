@@ -86,5 +86,5 @@ def test_control_and_direction_characters_become_visible():
 def test_the_overhead_is_not_told_when_it_was_not_measured():
     assert wording.overhead(sample_result.too_short().facts) is None
     assert plain(wording.overhead(sample_result.data_bound().facts) or "").startswith(
-        "6.4 µs a step (<0.1 % of a step)"
+        "about 6.4 µs a step (<0.1 % of a step)"
     )
