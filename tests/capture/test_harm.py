@@ -21,6 +21,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from profiler.capture.install import begin, end
 from profiler.capture.session import CaptureConfig, Session
 
+pytestmark = pytest.mark.flaky(reruns=2)  # another program on the machine can upset what lasts for seconds
+
 DRAINED_S = 0.5  # by then the sampler's thread has moved what was recorded to the tape, several times over
 ATTACH = [sys.executable, "-m", "profiler.cli.main", "attach", "-o", "runs", "--name", "run"]
 
@@ -31,8 +33,6 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
-
-pytestmark = pytest.mark.flaky(reruns=2)  # another program on the machine can upset what lasts for seconds
 
 class Data(Dataset):
     def __len__(self):

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.flaky(reruns=2)  # another program on the machine can upset what lasts for seconds
+
 PROF = [sys.executable, "-m", "profiler.cli.main", "attach", "--quiet", "--no-report"]
 
 SHOW = """
@@ -28,8 +30,6 @@ print(json.dumps({
 
 TRAIN = """
 import sys, torch
-
-pytestmark = pytest.mark.flaky(reruns=2)  # another program on the machine can upset what lasts for seconds
 model = torch.nn.Linear(2, 2)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 def train(steps):
