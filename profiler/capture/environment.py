@@ -103,7 +103,7 @@ def _remember(session: Session, original: Callable[..., Any], name: str) -> Call
                     _note(
                         session,
                         name,
-                        torch.is_anomaly_enabled() or "detect_anomaly" in type(args[0]).__name__,
+                        torch.is_anomaly_enabled() or type(args[0]).__name__ == "detect_anomaly",
                     )
             except Exception as error:
                 session.fail("settings", error)

@@ -86,6 +86,8 @@ class ForLoop(Rule):
         option = options.pop()
         if option is None:
             return None
+        if any(o.groups > 1 and o.tensors < 2 * o.groups for o in optimizers):
+            return self.abstain("its parameter groups hold about one tensor each, so that none can be updated together")
         argument, best, worst = option
         gain = Gain.of(whole, (1 - worst) * update_ms, (1 - best) * update_ms)
         if not worth(facts, whole - gain.step_ms_low):

@@ -1,0 +1,83 @@
+"""host/garbage-collection."""
+
+from __future__ import annotations
+
+from profiler.analysis.facts import Facts
+from profiler.rules.base import Bottleneck, Fix, Gain, Outcome, Rule, Threshold
+from profiler.rules.evidence import step_ms, worth
+from profiler.rules.phrases import counted, ms, number, percent
+
+LEAST, MOST = 0.5, 0.95  # of the collections' time that goes away
+
+
+class GarbageCollection(Rule):
+    """Python's garbage collector takes much of the step.
+
+    ## Why it is slow
+    A full collection visits each object that could be part of a cycle, with the dataset's lists and the
+    modules among them, while the training thread stands still. Objects that each step makes bring the next
+    one on.
+
+    ## Evidence
+    Collections on the training thread that lasted at least 20 µs took at least `threshold` of the mean step.
+
+    ## Fix
+    `gc.freeze()` after the set-up, so that what lives on is not visited; and collect at times of your own
+    choice. Where automatic collection is off already, call `gc.collect()` less often.
+
+    ## Gain
+    Of the collections' time at least half, since young objects are still visited, and at most 95 %.
+
+    ## Reference
+    Python documentation, gc.freeze and gc.disable.
+    """
+
+    id = "host/garbage-collection"
+    bottleneck = Bottleneck.HOST_OVERHEAD
+    threshold = Threshold(0.05, "share of the step in garbage collection")
+
+    def check(self, facts: Facts) -> Outcome:
+        """Judge the collections' share of the step."""
+        whole, steps = step_ms(facts), facts.steps
+        if facts.gc_ms_per_step is None or steps is None:
+            return self.abstain(facts.not_measured.get("garbage collection", "no step's collections were timed"))
+        collects = min(facts.gc_ms_per_step, whole)
+        if collects < self.threshold.value * whole or not worth(facts, MOST * collects):
+            return None
+        standing = facts.settings.values.get("gc")
+        by_hand = isinstance(standing, dict) and standing.get("enabled") is False
+        why = (
+            "Automatic collection is off, so these are calls of gc.collect()."
+            if by_hand
+            else "Each visits the objects that live on, again and again."
+        )
+        return self.finding(
+            title=f"garbage collection takes {percent(collects / whole)} of each {ms(whole)} step",
+            why=(
+                f"{counted(facts.gc_pauses, 'collection')} in a run of {number(steps.count)} steps held the training "
+                f"thread for {ms(collects)} a step. {why}"
+            ),
+            evidence={
+                "gc_ms": collects,
+                "gc_share": collects / whole,
+                "gc_pauses": float(facts.gc_pauses),
+                "step_ms": whole,
+            },
+            fix=Fix("Call gc.collect() every 1,000th step.", _RARELY)
+            if by_hand
+            else Fix("Freeze what lives on, and collect at times of your own choice.", _FREEZE),
+            gain=Gain.of(whole, LEAST * collects, MOST * collects),
+            step_ms=whole,
+        )
+
+
+_RARELY = """\
+if step % 1000 == 0:
+    gc.collect()"""
+_FREEZE = f"""\
+import gc
+
+gc.collect()
+gc.freeze()   # after the model and the dataset are made, before the loop
+gc.disable()  # then, in the loop:
+{_RARELY}"""
