@@ -116,15 +116,14 @@ class Sampler:
 
     def stop(self) -> None:
         """End the thread and say what it cost. In the child of a fork there is no thread to end."""
+        if os.getpid() == self._pid and self._wake.locked():
+            self._note_share()
+            self._wake.release()
+            if self._thread is not threading.current_thread():
+                self._thread.join(_JOIN_S)
+            if self._readings is not None:
+                self._readings.close()
         _lengthen_switch_interval()
-        if os.getpid() != self._pid or not self._wake.locked():
-            return
-        self._note_share()
-        self._wake.release()
-        if self._thread is not threading.current_thread():
-            self._thread.join(_JOIN_S)
-        if self._readings is not None:
-            self._readings.close()
 
     def _note_share(self) -> None:
         if not self._worker:

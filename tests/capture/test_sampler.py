@@ -180,6 +180,14 @@ def test_a_process_that_never_trains_gets_no_thread(tmp_path: Path) -> None:
         assert not [thread for thread in threading.enumerate() if thread.name == "prof-sampler"]
 
 
+def test_a_session_that_ends_at_once_leaves_the_switch_interval_alone(tmp_path: Path) -> None:
+    before = sys.getswitchinterval()
+    for number in range(20):
+        with recording(tmp_path / str(number)):
+            one_step()
+        assert sys.getswitchinterval() == pytest.approx(before)
+
+
 def test_the_thread_ends_and_the_switch_interval_is_put_back(tmp_path: Path) -> None:
     before = sys.getswitchinterval()
     with recording(tmp_path):
