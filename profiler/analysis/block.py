@@ -212,7 +212,7 @@ def _assemble(
     columns["start_ns"] = time[first_of]
     columns["flags"] = happened
     columns["events"] = ranges[:, 1] - ranges[:, 0]
-    pauses = _add_pauses(columns, events, raw, int(places[_origin(built, end)]), time, step_of)
+    pauses = _add_pauses(columns, events, raw, int(places[_origin(built, end)]), time, np.where(inside, step_of, -1))
     owned = np.where(in_training & (label != lab.OUTSIDE), label, np.where(label >= lab.FIRST_SPAN, label, lab.OUTSIDE))
     for begin, stop, _, _ in evaluations:
         owned[begin : stop + 1] = np.where(

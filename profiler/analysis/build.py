@@ -142,6 +142,7 @@ def _facts(
             folded, began_ns, measured.first_ns if measured else None, _run_s(run, folded, began_ns), calls
         ),
         gc_ms_per_step=_gc_ms(measured),
+        gc_steps=int((measured.column("gc_ns")[measured.rows] > 0).sum()) if measured else 0,
         gc_pauses=folded.pauses,
         settings=settings,
         overhead=_overhead(folded, measured, notes),

@@ -292,6 +292,7 @@ class Facts:
     operators: tuple[dict[str, Any], ...]  # deep window: {"name", "stage", "ms_per_step", "calls_per_step"}
     not_measured: dict[str, str]  # what → why, one clause each
     notices: tuple[str, ...]  # what the reader must know: a truncated record, a hook that was switched off, …
+    gc_steps: int = 0  # measured steps in which garbage was collected
     root: str = ""  # folder against which the user's files are shown
 
     def stage_ms(self, name: str) -> float:

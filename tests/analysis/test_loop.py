@@ -556,3 +556,16 @@ def test_an_event_with_an_unknown_kind_is_skipped(tmp_path: Path) -> None:
     state = folded(tape, tmp_path)
     assert len(walls(state)) == 4
     assert "4 damaged events" in state.notices[0]
+
+
+def test_garbage_collected_in_an_evaluation_belongs_to_no_step(tmp_path: Path) -> None:
+    tape = Training()
+    for number in range(6):
+        tape.step()
+        if number == 2:
+            evaluate(tape, loader=2, flags=NO_GRAD_EVAL, early=False)
+            tape.pause(5 * MS)
+            evaluate(tape, loader=2, flags=NO_GRAD_EVAL, early=False)
+    state = folded(tape, tmp_path)
+    assert max(walls(state)) < 5 * MS
+    assert not state.steps.columns()["gc_ns"].any()

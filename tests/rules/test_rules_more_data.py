@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from facts_builder import cpu, facts, gpu, loader, settings, stages, steps, workers
+from facts_builder import cpu, facts, gpu, line, loader, settings, stages, steps, workers
 
 from profiler.rules.base import Abstention, Bottleneck, Finding, Severity
 from profiler.rules.catalogue import judge
@@ -79,10 +79,11 @@ def test_an_epoch_that_ranks_share_is_shorter():
 
 
 def test_a_loader_made_in_every_epoch_is_told_to_be_made_once():
-    many = (loader(2, persistent_workers=True, length=640), loader(2, id=2, persistent_workers=True, length=640))
-    finding = found(WorkersRestarted, replace(restarting(), settings=settings(many)))
-    assert "once, before the epochs" in finding.fix.summary
-    assert "makes a new DataLoader each time" in finding.why
+    finding = found(WorkersRestarted, replace(restarting(), settings=settings((loader(2), loader(2, id=2)))))
+    assert "make one before the epochs" in finding.fix.summary
+    assert "loaders are made at this line" in finding.why
+    kept = tuple(loader(2, id=number, persistent_workers=True) for number in (1, 2))
+    assert WorkersRestarted().check(replace(restarting(), settings=settings(kept))) is None
 
 
 def test_a_start_below_a_twentieth_of_the_step_is_silent():
@@ -108,8 +109,25 @@ def test_batches_that_are_cheap_to_make_are_made_on_the_training_thread():
 
 
 def test_tensors_in_memory_are_indexed_in_whole_batches():
-    finding = found(HandingOver, loading(its_loader=loader(2, dataset="TensorDataset")))
-    assert "inputs[chosen]" in finding.fix.code
+    tensors = loader(2, dataset="TensorDataset", extra={"collate_fn": "default_collate"})
+    assert "inputs[chosen]" in found(HandingOver, loading(its_loader=tensors)).fix.code
+    for other in (replace(tensors, shuffle=False), replace(tensors, extra={"collate_fn": "pad"})):
+        assert "num_workers=0" in found(HandingOver, loading(its_loader=other)).fix.code
+
+
+def test_a_wait_in_which_the_training_thread_works_is_not_the_batches_way():
+    busy = loading()
+    wait = busy.stages["data_wait"]
+    own = replace(line(12, 0.4 * wait.mean_ms, "bucket.sort()"), share_of_stage=0.4)
+    stages = {**busy.stages, "data_wait": replace(wait, lines=(own,))}
+    assert isinstance(HandingOver().check(replace(busy, stages=stages)), Abstention)
+    at_the_loop = replace(own, site=wait.call)
+    stages = {**busy.stages, "data_wait": replace(wait, lines=(at_the_loop,))}
+    assert isinstance(HandingOver().check(replace(busy, stages=stages)), Finding)
+
+
+def test_spawned_workers_that_start_anew_are_not_told_from_handing_over():
+    assert isinstance(HandingOver().check(loading(its_loader=loader(2, context="spawn"))), Abstention)
 
 
 @pytest.mark.parametrize(("batch_ms", "fires"), [(19.9, True), (20.1, False)])

@@ -12,7 +12,7 @@ def test_anomaly_detection_is_told_with_its_line_and_silent_when_off():
     finding = AnomalyDetection().check(facts(settings=on))
     assert isinstance(finding, Finding)
     assert finding.title == "autograd's anomaly detection was on at train.py:12"
-    assert (finding.severity, finding.fix.line, finding.gain) == (Severity.WARNING, 12, None)
+    assert (finding.severity, finding.fix.line, finding.gain) == (Severity.INFO, 12, None)
     assert AnomalyDetection().check(facts(settings=replace(on, values={"anomaly_mode": False}))) is None
     assert AnomalyDetection().check(facts()) is None
     assert AnomalyDetection().check(facts({}, settings=on)) is None

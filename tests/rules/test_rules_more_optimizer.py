@@ -145,7 +145,7 @@ def test_a_group_for_each_tensor_is_to_be_one_group():
         "AdamW.step() takes 38 % of each 20 ms step, calling its fused update for 150 groups one by one"
     )
     assert finding.fix.line == 25
-    assert finding.fix.code.startswith("torch.optim.AdamW(model.parameters(), fused=True)")
+    assert finding.fix.code.startswith("AdamW(model.parameters(), fused=True)")
     assert (finding.gain.step_ms_low, finding.gain.step_ms_high) == pytest.approx((20 - 6.75, 20 - 4.5))
 
 

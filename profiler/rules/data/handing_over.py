@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from profiler.analysis.facts import Facts
+from profiler.analysis.facts import Facts, StageFacts
 from profiler.rules.base import Bottleneck, Fix, Gain, Outcome, Rule, Threshold
 from profiler.rules.data.supply import KEEPS_UP, Supply, maker, supply_of
 from profiler.rules.evidence import worth
 from profiler.rules.phrases import ms, percent
 
+MEANWHILE = 0.3  # of the wait: beyond it, it is not the batches' way that takes the time
 REACHED = 0.75  # at least this share of the saving: the training thread makes batches beside its own work
 
 
@@ -63,11 +64,20 @@ class HandingOver(Rule):
             return self.abstain("the construction of the training's DataLoader was not observed")
         if supply.loader.pin_memory and facts.machine.asynchronous:
             return self.abstain("batches are pinned for the device, and what pinning takes was not measured")
+        if supply.loader.context in ("spawn", "forkserver") and not supply.loader.persistent_workers:
+            return self.abstain("starting spawned workers is part of the wait, and was not timed apart")
+        if _worked_meanwhile(stage) > MEANWHILE:
+            return self.abstain("the training thread itself works while it waits, e.g. in the loader's sampler")
         saves = supply.wait_ms - making_ms
         if not worth(facts, REACHED * saves):
             return None
         iter_ms = stage.parts_ms.get("iter", 0.0)
-        in_memory = supply.loader.dataset.endswith("TensorDataset")
+        in_memory = (
+            supply.loader.dataset.endswith("TensorDataset")
+            and supply.loader.shuffle is True
+            and facts.run.ranks == 1
+            and supply.loader.extra.get("collate_fn") == "default_collate"
+        )
         return self.finding(
             title=(
                 f"{percent(supply.wait_share)} of each {ms(supply.step_ms)} step waits for {maker(supply)}, though "
@@ -96,6 +106,11 @@ class HandingOver(Rule):
             gain=Gain.of(supply.step_ms, REACHED * saves, saves + iter_ms),
             step_ms=supply.step_ms,
         )
+
+
+def _worked_meanwhile(stage: StageFacts) -> float:
+    """Share of the wait that the sampler saw at other lines of the user's than the one that waits."""
+    return sum(line.share_of_stage for line in stage.lines if stage.call is None or line.site.line != stage.call.line)
 
 
 _NO_WORKERS = "DataLoader(..., num_workers=0)  # the other arguments stay"

@@ -54,7 +54,7 @@ class WorkersRestarted(Rule):
         if loader is None:
             return self.abstain("the construction of the training's DataLoader was not observed")
         made_anew = _made_anew(facts, loader)
-        if loader.num_workers == 0 or (loader.persistent_workers and not made_anew):
+        if loader.num_workers == 0 or loader.persistent_workers:
             return None
         epoch_steps = _epoch_steps(facts, loader)
         if epoch_steps is not None and facts.steps is not None and facts.steps.count <= epoch_steps:
@@ -108,12 +108,12 @@ def _epoch_steps(facts: Facts, loader: LoaderSettings) -> float | None:
 
 def _cause(made_anew: bool) -> str:
     if made_anew:
-        return "This line makes a new DataLoader each time, and its workers can't outlive it."
+        return "Several of the training's loaders are made at this line, and each starts workers of its own."
     return "Without persistent_workers=True they end with their epoch."
 
 
 def _summary(made_anew: bool, cheap: bool) -> str:
-    once = "Make the DataLoader once, before the epochs, and keep" if made_anew else "Keep"
+    once = "If each epoch makes a DataLoader, make one before the epochs instead, and keep" if made_anew else "Keep"
     return f"{once} its workers alive between epochs" + (", or do without them: batches are cheap." if cheap else ".")
 
 

@@ -8,14 +8,15 @@ from profiler.rules.phrases import place
 
 
 class AnomalyDetection(Rule):
-    """Autograd's anomaly detection is switched on.
+    """Autograd's anomaly detection was switched on.
 
     ## Why it is slow
     It keeps a Python traceback of each operator of the forward pass, and looks for NaN in every gradient of
     the backward pass: a tool to find an error with, not to train with.
 
     ## Evidence
-    The setting as it was last made, at the user's line.
+    The setting as it was last made, at the user's line. How long it stayed on is not recorded, so that it is
+    a note.
 
     ## Fix
     Switch it off, and on again while you look for a NaN.
@@ -41,10 +42,10 @@ class AnomalyDetection(Rule):
         return self.finding(
             title=f"autograd's anomaly detection was on{where}",
             why=(
-                f"It was switched on{where} and not off again: every operator of the forward pass keeps a "
-                "traceback, and every gradient is searched for NaN."
+                f"It was switched on{where}. While it is on, every operator of the forward pass keeps a traceback, "
+                "and every gradient is searched for NaN."
             ),
             evidence={"anomaly_mode": 1.0},
             fix=Fix.at(site, "Switch it off for training.", "torch.autograd.set_detect_anomaly(False)"),
-            severity=Severity.WARNING,
+            severity=Severity.INFO,
         )

@@ -19,7 +19,8 @@ class GarbageCollection(Rule):
     one on.
 
     ## Evidence
-    Collections on the training thread that lasted at least 20 µs took at least `threshold` of the mean step.
+    Collections on the training thread that lasted at least 20 µs took at least `threshold` of the mean step, in
+    at least `collections` of the measured steps: one long pause says nothing of the others.
 
     ## Fix
     `gc.freeze()` after the set-up, so that what lives on is not visited; and collect at times of your own
@@ -35,6 +36,7 @@ class GarbageCollection(Rule):
     id = "host/garbage-collection"
     bottleneck = Bottleneck.HOST_OVERHEAD
     threshold = Threshold(0.05, "share of the step in garbage collection")
+    collections = Threshold(5, "measured steps with a collection below which nothing is said")
 
     def check(self, facts: Facts) -> Outcome:
         """Judge the collections' share of the step."""
@@ -44,6 +46,8 @@ class GarbageCollection(Rule):
         collects = min(facts.gc_ms_per_step, whole)
         if collects < self.threshold.value * whole or not worth(facts, MOST * collects):
             return None
+        if facts.gc_steps < self.collections.value:
+            return self.abstain("garbage was collected in too few of the measured steps to tell what it takes of each")
         standing = facts.settings.values.get("gc")
         by_hand = isinstance(standing, dict) and standing.get("enabled") is False
         why = (
@@ -79,5 +83,5 @@ import gc
 
 gc.collect()
 gc.freeze()   # after the model and the dataset are made, before the loop
-gc.disable()  # then, in the loop:
+gc.disable()  # tensors in reference cycles then wait for the next collection; in the loop:
 {_RARELY}"""

@@ -85,7 +85,7 @@ class ActivationsDominate(Rule):
                 "and accumulate.",
                 _CHECKPOINT + ACCUMULATE,
             ),
-            severity=Severity.WARNING if memory.share >= self.near.value else Severity.INFO,
+            severity=Severity.WARNING if memory.on_device and memory.share >= self.near.value else Severity.INFO,
         )
 
 

@@ -82,12 +82,12 @@ class OptimizerStatesDominate(Rule):
                 "used_share": memory.share,
             },
             fix=Fix.at(largest.site if largest else None, summary, code),
-            severity=Severity.WARNING if memory.share >= self.near.value else Severity.INFO,
+            severity=Severity.WARNING if memory.on_device and memory.share >= self.near.value else Severity.INFO,
         )
 
 
 _SHARE = """\
 from torch.distributed.optim import ZeroRedundancyOptimizer
 
-optimizer = ZeroRedundancyOptimizer(model.parameters(), optimizer_class=torch.optim.{name}, lr=lr)"""
+optimizer = ZeroRedundancyOptimizer(model.parameters(), optimizer_class={name}, lr=lr)"""
 _SMALLER = "optimizer = torch.optim.Adafactor(model.parameters(), lr=lr)  # another update rule: tune lr again"

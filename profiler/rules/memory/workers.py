@@ -17,8 +17,7 @@ class Workers(Rule):
 
     ## Evidence
     The resident memory of the process's children, summed, reached `threshold` of the machine's. Pages that
-    forked workers share count for each of them there, so it is a note. Where they were spawned little is
-    shared, and from `warn` on it is a warning.
+    forked workers share, and files that are mapped, count for each of them there, so it is a note.
 
     ## Fix
     Keep what the dataset holds in arrays or tensors, which have one reference each, or in a file that is
@@ -36,7 +35,6 @@ class Workers(Rule):
     per_step = False
     needs_device_times = False
     threshold = Threshold(0.5, "share of the machine's memory from which it is told")
-    warn = Threshold(0.75, "share of the machine's memory from which spawned workers are a warning")
 
     def check(self, facts: Facts) -> Outcome:
         """Judge what the workers hold."""
@@ -74,7 +72,7 @@ class Workers(Rule):
                 "Keep what the dataset holds in an array instead of a list of Python objects.",
                 _CODE,
             ),
-            severity=Severity.WARNING if spawned and held >= self.warn.value * whole else Severity.INFO,
+            severity=Severity.INFO,
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from profiler.analysis.facts import Facts
-from profiler.rules.base import Bottleneck, Fix, Gain, Outcome, Rule, Threshold
+from profiler.rules.base import Bottleneck, Fix, Gain, Outcome, Rule, Severity, Threshold
 from profiler.rules.evidence import step_ms, worth
 from profiler.rules.phrases import ms, number, percent
 
@@ -91,8 +91,9 @@ class ManyGroups(Rule):
             fix=Fix.at(
                 optimizer.site,
                 "Put parameters that share their settings into one group.",
-                f"torch.optim.{optimizer.name}(model.parameters(), {chosen}=True)  # the other arguments stay",
+                f"{optimizer.name}(model.parameters(), {chosen}=True)  # the other arguments stay",
             ),
             gain=Gain.of(whole, (1 - LEFT[1]) * update_ms, (1 - LEFT[0]) * update_ms),
             step_ms=whole,
+            severity=Severity.INFO,  # whether the groups' settings differ is not recorded
         )

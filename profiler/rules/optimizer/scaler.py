@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from profiler.analysis.facts import Facts
-from profiler.rules.base import Bottleneck, Fix, Gain, Outcome, Rule, Threshold
+from profiler.rules.base import Bottleneck, Fix, Gain, Outcome, Rule, Severity, Threshold
 from profiler.rules.evidence import step_ms, worth
 from profiler.rules.phrases import ms, percent
 
@@ -62,6 +62,7 @@ class Scaler(Rule):
             fix=Fix.at(line.site if line else None, "Switch the GradScaler off.", _CODE),
             gain=Gain.of(whole, 0.9 * took_ms, took_ms),
             step_ms=whole,
+            severity=Severity.INFO,  # autocast to float16 elsewhere in the run would not be seen
         )
 
 
