@@ -4,7 +4,7 @@ Planted: a collate function that builds nested lists
 Where:   row = [sentence[place].item() if place < len(sentence) else 0 for place in range(longest)]
 Verdict: data-preprocessing
 Rule:    data/slow-collate
-Cured:   --cured pads with torch.nn.utils.rnn.pad_sequence
+Cured:   --cured pads with torch.nn.utils.rnn.pad_sequence, which is too little work for workers
 """
 
 import argparse
@@ -64,8 +64,14 @@ class Classifier(nn.Module):
 
 model = Classifier()
 optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+workers = 0 if args.cured else 2
 loader = DataLoader(
-    Sentences(), batch_size=48, shuffle=True, collate_fn=collate, num_workers=2, persistent_workers=True
+    Sentences(),
+    batch_size=48,
+    shuffle=True,
+    collate_fn=collate,
+    num_workers=workers,
+    persistent_workers=workers > 0,
 )
 
 for epoch in range(4):
