@@ -25,10 +25,14 @@ from .vocabulary import EVENT_BYTES, HEADER_BYTES, SEGMENT_BYTES, TAPE_MAGIC
 _HEADER = struct.Struct("<8sIIIIQQ")
 _FIRST_WORD = HEADER_BYTES // 8
 _SCRATCH_WORDS = 1 << 10
+_LONGEST_KEPT_NS = 86_400_000_000_000  # a day: what is further off is no time of this clock
 
 
-def open_segment(path: Path, seq: int, size_bytes: int) -> memoryview:
-    """Create a segment and map it as 64-bit words. Raises OSError when the disk has no room for it."""
+def open_segment(path: Path, seq: int, size_bytes: int, first_ns: int | None = None) -> memoryview:
+    """Create a segment and map it as 64-bit words. Raises OSError when the disk has no room for it.
+
+    Its header says when it begins: now, or at `first_ns`, an event that was kept elsewhere until now.
+    """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
     try:
         if hasattr(os, "posix_fallocate"):
@@ -41,8 +45,10 @@ def open_segment(path: Path, seq: int, size_bytes: int) -> memoryview:
         raise
     finally:
         os.close(descriptor)
+    now_ns = time.perf_counter_ns()
+    kept_ns = now_ns - first_ns if first_ns is not None and 0 < now_ns - first_ns < _LONGEST_KEPT_NS else 0
     _HEADER.pack_into(
-        mapped, 0, TAPE_MAGIC, os.getpid(), get_native_id(), seq, 0, time.perf_counter_ns(), time.time_ns()
+        mapped, 0, TAPE_MAGIC, os.getpid(), get_native_id(), seq, 0, now_ns - kept_ns, time.time_ns() - kept_ns
     )
     return memoryview(mapped).cast("Q")
 
@@ -75,12 +81,13 @@ class Tape:
         self.dead = False
         self.write, self.write_value, self.write_words, self._discard = _writer(self._next_segment, clock)
 
-    def _next_segment(self) -> memoryview:
+    def _next_segment(self, first_ns: int | None) -> memoryview:
         if self.dead:
             return scratch()
         directory = self._directory()
         try:
-            view = open_segment(tape_path(directory, self._stream, self._seq), self._seq, self._segment_bytes)
+            path = tape_path(directory, self._stream, self._seq)
+            view = open_segment(path, self._seq, self._segment_bytes, first_ns)
         except OSError as error:
             self.dead = True
             if self._on_error:
@@ -112,7 +119,7 @@ def scratch() -> memoryview:
 
 
 def _writer(
-    next_segment: Callable[[], memoryview], clock: Callable[[], int]
+    next_segment: Callable[[int | None], memoryview], clock: Callable[[], int]
 ) -> tuple[Callable[[int], None], Callable[[int, int], None], Callable[[Sequence[int]], None], Callable[[], None]]:
     """The write calls as closures: a cell variable is the cheapest state that Python has.
 
@@ -122,9 +129,9 @@ def _writer(
     view = scratch()
     at = end = 0
 
-    def roll() -> None:
+    def roll(first_ns: int | None = None) -> None:
         nonlocal view, at, end
-        view = next_segment()
+        view = next_segment(first_ns)
         at, end = _FIRST_WORD, len(view) - EVENT_BYTES // 8 + 1
 
     def write_value(code: int, value: int) -> None:
@@ -144,7 +151,7 @@ def _writer(
         left = array("Q", words)
         while left:
             if at >= end:
-                roll()
+                roll(left[1])
             count = min(len(left), (len(view) - at) // 2 * 2)
             view[at : at + count] = left[:count]
             at += count

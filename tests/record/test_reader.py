@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import struct
 import tempfile
+import time
 from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tape_builder import MS, START_NS, Tape, write_segment
 
-from profiler.record import layout, reader
+from profiler.record import layout, reader, tape
 from profiler.record.reader import Cursor, Stream
 from profiler.record.vocabulary import HEADER_BYTES, Kind, Name, code
 
@@ -168,3 +169,16 @@ def test_a_segment_written_by_another_clock_than_its_headers_is_believed(tmp_pat
     write_segment(path, [(PUSH, 5), (POP, 9)], created_ns=START_NS)
     assert reader.read_segment(path)[0].tolist() == [[PUSH, 5], [POP, 9]]
     assert struct.calcsize("<8sIIIIQQ") <= HEADER_BYTES
+
+
+def test_events_that_were_kept_for_long_before_their_segment_was_made_are_read(tmp_path: Path) -> None:
+    writer = tape.Tape(lambda: tmp_path, "thread-0")
+    now_ns = time.perf_counter_ns()
+    times_ns = [now_ns - (500 - number) * 10**8 for number in range(50)] + [
+        now_ns - 200 + number for number in range(200)
+    ]
+    words = [word for time_ns in times_ns for word in (code(Kind.MARK, Name.ENDED), time_ns)]
+    writer.write_words(words)
+    writer.kill()
+    stream = reader.read_stream(tmp_path, "thread-0")
+    assert stream[:, 1].tolist() == words[1::2]
