@@ -39,8 +39,7 @@ _is_grad_enabled = torch.is_grad_enabled
 class RootCall(Transient, functools.partial):  # type: ignore[type-arg]
     """Stands in a root's slot for the compiled call; what runs is made by `_root_call`.
 
-    A `partial`, since that is the fastest call that can also refuse to be pickled: a `__call__` of a class's own
-    costs half a microsecond more.
+    A `partial`: a call that stays in C, of a class that can refuse to be pickled.
     """
 
     inner: Callable[..., Any] | None  # a compiled call that stood here before us

@@ -4,8 +4,6 @@ Out: the stream `sampler` (in a DataLoader's worker `wsampler-<pid>`): SAMPLE ev
 memory; once a second a RESOURCES mark followed by readings of cores, children and GPU; a `site` note for each
 place seen, and at the end a `sampler` note with our share of the time.
 
-In a DataLoader's worker, likewise: a decoder that held the GIL would be counted for the next line.
-
 The share is kept to `BUDGET_SHARE` by the sampler's own CPU clock, plus an allowance for handing the GIL over:
 the period grows when a look gets dear. A run begins with the budget of its first `HEAD_START_NS` (30 ms) in hand, for
 our own beginning and for looking more often while little was seen; it is spent within a few seconds.
@@ -15,6 +13,7 @@ call) or when the switch interval is over. So a line that holds the GIL loses it
 line after it. While no further Python threads run, we shorten the interval from 5 ms to 0.2 ms. Measured on a loop
 of 3 ms of pure Python and 3 ms without the GIL (2 cores): pure Python had 57 % of the time and 0-3 % of the samples
 at 5 ms, 56 % and 46 % at 0.5 ms, 53 % and 48 % at 0.2 ms. Where no core is free for us the bias is larger.
+So too in a DataLoader's worker, where a decoder that holds the GIL would be counted for the line after it.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ its own: that switches the whole recording off, with one line on stderr, and the
 
 `record((code, time))` extends a list: in the middle of a training's caches a store into the tape's mapped pages
 costs about a microsecond, this a tenth of it. The sampler's thread, and every so many steps the training's, moves the
-list to the tape; what a SIGKILL can take is what came since, a tenth of a second at most.
+list to the tape; what a SIGKILL can take is what came since: one or two tenths of a second as a rule, above a second
+where looks are dear.
 """
 
 from __future__ import annotations

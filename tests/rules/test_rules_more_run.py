@@ -11,9 +11,9 @@ from profiler.analysis.facts import Site, Timeline
 from profiler.rules.base import Abstention, Bottleneck, Finding, Severity
 from profiler.rules.catalogue import judge
 from profiler.rules.host.garbage_collection import GarbageCollection
-from profiler.rules.run.compile_dominates import CompileDominates
 from profiler.rules.run.drift import Drift
 from profiler.rules.run.goodput import Goodput
+from profiler.rules.run.spans import CompileDominates
 
 
 def run(duration_s: float, **changes):
@@ -38,7 +38,9 @@ def test_a_run_that_mostly_compiles_says_so():
     finding = CompileDominates().check(compiling(60.0))
     assert finding.severity is Severity.WARNING
     assert finding.title == "the run compiles for 60 % of its 100 s"
-    assert finding.why.startswith("The compiler ran 8 times and took 60 s, 9.0 s at the longest.")
+    assert finding.why.startswith(
+        "Compile took 60 s of the run, and its training steps 20 %: 8 times at train.py:70, 9.0 s at the longest."
+    )
     assert finding.fix.line == 22
     assert "mark_dynamic" in finding.fix.code
     assert judge(compiling(60.0)).verdict.rule == "run/compile-dominates"

@@ -58,8 +58,7 @@ class NearCapacity(Rule):
     The highest number of bytes that tensors held on the device reached `note` of its capacity; from `warn`
     on it is a warning: to fill a device is no fault, to have no room left is. On a CPU it is the resident
     memory of the training process alone, and only told, since files that are mapped count in it and can be
-    dropped. Workers are left out, for
-    the pages that they share would count several times.
+    dropped. Workers are left out, for the pages that they share would count several times.
 
     ## Fix
     Smaller micro-batches with gradients accumulated over several of them, or checkpointing of activations.

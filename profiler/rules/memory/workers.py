@@ -51,7 +51,8 @@ class Workers(Rule):
             return None
         spawned = loader is not None and loader.context in ("spawn", "forkserver")
         shared = (
-            "They were not forked from the training process, so each has a copy of its own of the dataset."
+            "They were not forked from the training process, so each has objects of its own; files that all of "
+            "them map count for each."
             if spawned
             else "Pages that they share count for each of them in this sum: it is the most that they can hold."
         )

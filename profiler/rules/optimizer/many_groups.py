@@ -5,9 +5,9 @@ from __future__ import annotations
 from profiler.analysis.facts import Facts
 from profiler.rules.base import Bottleneck, Fix, Gain, Outcome, Rule, Severity, Threshold
 from profiler.rules.evidence import step_ms, worth
+from profiler.rules.optimizer.for_loop import SMALL
 from profiler.rules.phrases import ms, number, percent
 
-SMALL = 5_000  # parameters a tensor: above, arithmetic outweighs the calls
 LEFT = (0.10, 0.40)  # share of step()'s time that one group left (measured, see the docstring)
 
 
@@ -22,7 +22,8 @@ class ManyGroups(Rule):
     The only optimizer was constructed with `fused=True` or `foreach=True`, has at least `groups` parameter
     groups with no more than `tensors_per_group` tensors each on average, and its `step()` is above
     `threshold` of the step. It abstains where `step()` was not timed apart, for several optimizers, for
-    accelerators, and for tensors of 5,000 parameters or more, for which no gain was measured.
+    accelerators, and for tensors of 5,000 parameters or more, for which no gain was measured. It is a note, since
+    whether the groups' settings differ is not recorded.
 
     ## Fix
     One group for all parameters that share their settings. Groups that differ in learning rate or weight

@@ -20,7 +20,8 @@ class Scaler(Rule):
     ## Evidence
     `torch.autocast` was entered with bfloat16, and GradScaler's own calls (unscale_, step and update, without
     the optimizer's step in them) take above `threshold` of the step. It abstains when no autocast was seen,
-    and where the device runs behind the host. With float16, in autocast or in parameters, it is silent:
+    and where the device runs behind the host. It is a note, since of several autocasts the record keeps the last
+    new one. With float16, in autocast or in parameters, it is silent:
     there the scaler is needed.
 
     ## Fix

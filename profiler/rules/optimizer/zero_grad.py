@@ -5,9 +5,9 @@ from __future__ import annotations
 from profiler.analysis.facts import Facts, LineTime
 from profiler.rules.base import Bottleneck, Fix, Gain, Outcome, Rule, Threshold
 from profiler.rules.evidence import step_ms, worth
+from profiler.rules.optimizer.for_loop import SMALL
 from profiler.rules.phrases import ms, number, percent, place
 
-SMALL = 5_000  # parameters a tensor: above, no gain was measured
 GOES = (0.6, 1.0)  # share of zero_grad's time that went from the step (measured, see the docstring)
 
 

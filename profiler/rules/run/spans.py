@@ -1,8 +1,8 @@
-"""run/evaluation-dominates, run/checkpoint-dominates, run/startup-dominates: spans that hours are lost in."""
+"""run/evaluation-, checkpoint-, startup- and compile-dominates: spans that hours are lost in."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from profiler.analysis.facts import Facts, SpanFacts
 from profiler.rules.base import Bottleneck, Finding, Fix, Rule, Severity, Threshold
@@ -40,7 +40,7 @@ class _SpanRule(Rule):
                 "longest_s": span.longest_s,
                 **({"steps_share_of_run": steps} if steps is not None else {}),
             },
-            fix=Fix(fix.summary, fix.code, span.site.file, span.site.line) if span.site else fix,
+            fix=fix if fix.line is not None else Fix.at(span.site, fix.summary, fix.code),
             severity=Severity.WARNING if span.share_of_run >= warn.value else Severity.INFO,
         )
 
@@ -165,6 +165,58 @@ class StartupDominates(_SpanRule):
             self.min_run_s,
             Fix("Keep what is computed at the start in a file.", code),
         )
+
+
+class CompileDominates(_SpanRule):
+    """Compiling takes a large part of the run.
+
+    ## Why it is slow
+    `torch.compile` makes code for each graph when it is first run, while the loop stands still; where
+    shapes or Python values change from step to step, it compiles again.
+
+    ## Evidence
+    The run lasted at least `min_run_s`, and the compiler ran for at least `note` of it; from `warn` on it
+    is a warning. Short trials are dominated by it, and are not judged.
+
+    ## Fix
+    Find out by `TORCH_LOGS=recompiles` whether it compiles again, and mark what changes as dynamic; take
+    the default mode instead of `max-autotune`; or train longer for each start.
+
+    ## Gain
+    Of the run, not of the step: at most the span's seconds.
+
+    ## Reference
+    torch.compile, "Dynamic shapes" and "Recompilation".
+    """
+
+    id = "run/compile-dominates"
+    span = "compile"
+    verb = "compiles"
+    note = Threshold(0.25, "share of the run from which it is told")
+    warn = Threshold(0.50, "share of the run from which it is a warning")
+    min_run_s = Threshold(60.0, "length of a run below which nothing is said, in seconds")
+
+    def check(self, facts: Facts) -> Finding | None:
+        """Judge the compiler's share of the run."""
+        summary, code = _compile_cure(facts.settings.values.get("compile"))
+        fix = Fix.at(facts.settings.sites.get("compile"), summary, code)
+        return self._judge(facts, self.note, self.warn, self.min_run_s, fix)
+
+
+def _compile_cure(given: Any) -> tuple[str, str]:
+    """By the arguments of torch.compile, where its call was seen."""
+    mode = given.get("mode") if isinstance(given, dict) else None
+    if isinstance(mode, str) and mode.startswith("max-autotune"):
+        return (
+            f"Compile in the default mode instead of {mode}, which times many candidates of each kernel.",
+            "model = torch.compile(model)",
+        )
+    return "See whether it compiles again, and mark the sizes that change as dynamic.", _DYNAMIC
+
+
+_DYNAMIC = """\
+# in the shell: TORCH_LOGS=recompiles python train.py, which tells each time why
+torch._dynamo.mark_dynamic(inputs, 1)  # the dimension whose size changes; or torch.compile(model, dynamic=True)"""
 
 
 def _span(facts: Facts, name: str) -> SpanFacts | None:
