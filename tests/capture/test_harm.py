@@ -21,8 +21,6 @@ from torch.utils.data import DataLoader, TensorDataset
 from profiler.capture.install import begin, end
 from profiler.capture.session import CaptureConfig, Session
 
-pytestmark = pytest.mark.flaky(reruns=2)  # another program on the machine can upset what lasts for seconds
-
 DRAINED_S = 0.5  # by then the sampler's thread has moved what was recorded to the tape, several times over
 ATTACH = [sys.executable, "-m", "profiler.cli.main", "attach", "-o", "runs", "--name", "run"]
 

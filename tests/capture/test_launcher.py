@@ -13,8 +13,6 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.flaky(reruns=2)  # another program on the machine can upset what lasts for seconds
-
 PROF = [sys.executable, "-m", "profiler.cli.main", "attach", "--quiet", "--no-report"]
 
 SHOW = """

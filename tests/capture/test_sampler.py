@@ -25,8 +25,6 @@ from profiler.record.layout import tapes
 from profiler.record.reader import of_kind, read_notes, read_stream
 from profiler.record.vocabulary import Kind, Name, code
 
-pytestmark = pytest.mark.flaky(reruns=2)  # another program on the machine can upset what lasts for seconds
-
 
 @contextmanager
 def recording(tmp_path: Path, interval_ms: float = 5.0) -> Iterator[Session]:
