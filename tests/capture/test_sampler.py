@@ -320,7 +320,10 @@ def test_readers_of_the_kernel_agree_with_each_other() -> None:
 def test_an_error_of_the_samplers_ends_the_recording_at_the_next_step_and_not_the_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    stepped = threading.Event()
+
     def planted(self: sampler.Sampler) -> None:
+        stepped.wait()  # else a slow first step would be the one that ends it
         raise ValueError("planted")
 
     monkeypatch.setattr(sampler.Sampler, "_look", planted)
@@ -328,6 +331,7 @@ def test_an_error_of_the_samplers_ends_the_recording_at_the_next_step_and_not_th
     optimizer.install(session)
     sampler.install(session)
     one_step()
+    stepped.set()
     pure_python(0.3)
     assert session.active
     one_step()
