@@ -10,17 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """A place in somebody's source."""
-
-    file: str
-    line: int
-    function: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}"
+from profiler.analysis.device_facts import DeviceFacts
+from profiler.analysis.site import Site
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +285,7 @@ class Facts:
     notices: tuple[str, ...]  # what the reader must know: a truncated record, a hook that was switched off, …
     gc_steps: int = 0  # measured steps in which garbage was collected
     root: str = ""  # folder against which the user's files are shown
+    device: DeviceFacts | None = None  # None: the device's own clock was not read
 
     def stage_ms(self, name: str) -> float:
         """Mean milliseconds of a stage per step; 0 when the stage was not measured."""

@@ -13,8 +13,9 @@ import numpy as np
 
 from profiler.analysis import labels as lab
 from profiler.analysis.asides import Columns
-from profiler.analysis.facts import LineTime, Site
+from profiler.analysis.facts import LineTime
 from profiler.analysis.measured import Measured
+from profiler.analysis.site import Site
 from profiler.analysis.stack import Ints
 from profiler.analysis.stages import site_of
 from profiler.record.vocabulary import STAGE_ORDER

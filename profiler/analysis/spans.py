@@ -11,8 +11,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from profiler.analysis import labels as lab
-from profiler.analysis.facts import Site, SpanFacts
+from profiler.analysis.facts import SpanFacts
 from profiler.analysis.folded import Folded
+from profiler.analysis.site import Site
 
 _MOST_INTERVALS = 200
 

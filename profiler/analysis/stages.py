@@ -11,9 +11,10 @@ from typing import Any
 
 from profiler.analysis import labels as lab
 from profiler.analysis import noise
-from profiler.analysis.facts import LineTime, RootSettings, Site, StageFacts
+from profiler.analysis.facts import LineTime, RootSettings, StageFacts
 from profiler.analysis.folded import Folded
 from profiler.analysis.measured import NS_PER_MS, Measured
+from profiler.analysis.site import Site
 from profiler.record.vocabulary import STAGE_ORDER, DataWait, Optimizer
 
 Lines = Mapping[str, Sequence[LineTime]]

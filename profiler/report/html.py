@@ -30,10 +30,10 @@ from profiler.analysis.facts import (
     MemoryFacts,
     OptimizerSettings,
     RootSettings,
-    Site,
     SpanFacts,
     WorkerFacts,
 )
+from profiler.analysis.site import Site
 from profiler.report import charts, palette, wording
 from profiler.report.summary import notices
 from profiler.rules.verdict import Result

@@ -136,9 +136,22 @@ def _stages(facts: Facts) -> dict[str, Any]:
 
 
 def _device(facts: Facts) -> dict[str, Any] | None:
-    if not facts.machine.gpu:
-        return None
-    return {"busy_share": None, "kernel_ms": None, "nvml": dict(facts.machine.gpu)}
+    device, nvml = facts.device, dict(facts.machine.gpu)
+    if device is None:
+        return {"busy_share": None, "kernel_ms": None, "nvml": nvml} if nvml else None
+    value = asdict(device)
+    for name in ("collectives_ms", "collectives_exposed_ms", "sync_ms", "sync_starved_ms"):
+        del value[name]
+    return value | {
+        "busy_share": device.busy_share,
+        "collectives": {
+            "total_ms": device.collectives_ms,
+            "exposed_ms": device.collectives_exposed_ms,
+            "kinds": value["collectives"],
+        },
+        "sync": {"ms": device.sync_ms, "starved_ms": device.sync_starved_ms},
+        "nvml": nvml or None,
+    }
 
 
 def _memory(facts: Facts) -> dict[str, Any]:

@@ -10,7 +10,8 @@ import math
 import unicodedata
 from pathlib import PurePath
 
-from profiler.analysis.facts import Facts, Site
+from profiler.analysis.facts import Facts
+from profiler.analysis.site import Site
 from profiler.rules.base import Finding, Gain
 
 TO = "\u2013"  # between the ends of a range

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar
 
-from profiler.analysis.facts import Facts, Site
+from profiler.analysis.facts import Facts
+from profiler.analysis.site import Site
 from profiler.rules.text import RuleText, rule_text
 
 WIDEST_RANGE = 1.5  # step_ms_high / step_ms_low: a wider promise could not be wrong

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import PurePath
 
-from profiler.analysis.facts import Facts, Site
+from profiler.analysis.facts import Facts
+from profiler.analysis.site import Site
 
 
 def ms(value: float) -> str:

@@ -21,13 +21,13 @@ from profiler.analysis.facts import (
     RootSettings,
     RunFacts,
     Settings,
-    Site,
     SpanFacts,
     StageFacts,
     StepFacts,
     Timeline,
     WorkerFacts,
 )
+from profiler.analysis.site import Site
 from profiler.rules.base import Abstention, Bottleneck, Finding, Fix, Gain, Severity
 from profiler.rules.verdict import Judgement, Result, Verdict
 

@@ -1,7 +1,7 @@
 import pytest
 import sample_result
 
-from profiler.analysis.facts import Site
+from profiler.analysis.site import Site
 from profiler.report import wording
 
 

@@ -17,12 +17,12 @@ from profiler.analysis.facts import (
     RootSettings,
     RunFacts,
     Settings,
-    Site,
     SpanFacts,
     StageFacts,
     StepFacts,
     WorkerFacts,
 )
+from profiler.analysis.site import Site
 
 TRAIN = "/home/ada/vision/train.py"
 HEALTHY_MS = {"data_wait": 1.0, "forward": 28.0, "backward": 60.0, "optimizer": 9.0, "other": 2.0}

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from facts_builder import HEALTHY_MS, cpu, facts, gpu, settings
 
-from profiler.analysis.facts import Site
+from profiler.analysis.site import Site
 from profiler.rules.base import Abstention, Bottleneck, Severity
 from profiler.rules.catalogue import judge
 from profiler.rules.compute.mixed_precision import MixedPrecision

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 from facts_builder import TRAIN, facts, settings
 
-from profiler.analysis.facts import Site
+from profiler.analysis.site import Site
 from profiler.rules.base import Finding, Severity
 from profiler.rules.host.anomaly_detection import AnomalyDetection
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 from facts_builder import facts, gpu, memory, settings, span, steps
 
-from profiler.analysis.facts import Site, Timeline
+from profiler.analysis.facts import Timeline
+from profiler.analysis.site import Site
 from profiler.rules.base import Abstention, Bottleneck, Finding, Severity
 from profiler.rules.catalogue import judge
 from profiler.rules.host.garbage_collection import GarbageCollection

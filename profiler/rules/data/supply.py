@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from profiler.analysis.facts import Facts, LineTime, LoaderSettings, Site
+from profiler.analysis.facts import Facts, LineTime, LoaderSettings
+from profiler.analysis.site import Site
 from profiler.rules.base import Gain, Severity, severity_of
 from profiler.rules.evidence import host_times, step_ms
 from profiler.rules.phrases import ms, percent, place

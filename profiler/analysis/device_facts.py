@@ -1,0 +1,125 @@
+"""What the device did: the part of `Facts` that comes from its own clock.
+
+Of a trace that somebody recorded, or of the deep window of a live run. Times are milliseconds; `None` means *not
+measured*. Unless a name says "per step", a figure is over the whole span, from the first to the last event on host
+or device; streams are united, so that two kernels at once count once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from profiler.analysis.site import Site
+
+IDLE_CAUSES = ("host", "sync", "data_wait", "copy", "communication", "unknown")
+COPY_KINDS = ("h2d_pageable", "h2d_pinned", "h2d", "d2h", "d2d")  # "h2d": not said whether pageable or pinned
+FAMILIES = (
+    "gemm",
+    "attention",
+    "convolution",
+    "normalization",
+    "elementwise",
+    "reduction",
+    "embedding",
+    "optimizer",
+    "copy",
+    "collective",
+    "other",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CopyFacts:
+    """Copies of one kind, on the device's clock."""
+
+    count: int
+    ms: float
+    bytes: int | None  # None: the recording does not say
+
+
+@dataclass(frozen=True, slots=True)
+class KernelFacts:
+    """One kernel, or one family of kernels."""
+
+    name: str
+    family: str
+    stage: str  # in which its launch lay; "" where that is not known, or for a family over all stages
+    count: int
+    ms: float  # summed durations
+    tensor_cores: bool | None  # None: its name does not tell
+    operator: str = ""  # the innermost host operator that launched it
+    site: Site | None = None  # the user's line, where stacks were recorded
+
+
+@dataclass(frozen=True, slots=True)
+class CollectiveFacts:
+    """Collectives of one kind."""
+
+    name: str  # "all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send_recv", …
+    count: int
+    ms: float  # union of their kernels
+    exposed_ms: float  # of it, while no other kernel ran
+    bytes: int | None = None
+    dtype: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SyncCall:
+    """Host calls of one kind that return only once the device has caught up."""
+
+    name: str  # "cudaStreamSynchronize", "cudaMemcpyAsync", …
+    operator: str  # the outermost host operator around it, e.g. "aten::item"; "" for none
+    stage: str
+    count: int
+    ms: float
+    starved_ms: float  # of it, while the device had nothing to do
+    site: Site | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceStep:
+    """The device within one step as the host cut it."""
+
+    index: int
+    wall_ms: float
+    busy_ms: float
+    idle_ms: dict[str, float] = field(default_factory=dict)  # by cause, as IDLE_CAUSES
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFacts:
+    """The device's side of the run."""
+
+    name: str | None
+    source: str  # "trace" or "window"
+    span_ms: float
+    busy_ms: float  # union of kernels, copies and memsets; a collective's kernel counts as busy
+    steps_busy_share: float | None  # busy ÷ wall, within first step start … last step end
+    kernel_count: int
+    kernel_ms: float  # union of kernels
+    kernel_sum_ms: float  # sum of their durations
+    tensor_core_share: float | None  # of kernel_sum_ms
+    copies: dict[str, CopyFacts]
+    collectives_ms: float  # union of collectives
+    collectives_exposed_ms: float  # of it, while no other kernel ran
+    collectives: tuple[CollectiveFacts, ...]  # by kind, largest exposed first
+    idle_ms: dict[str, float] | None  # by cause; None: idle time means nothing here (a thinned recording)
+    sync_ms: float  # host blocked until the device caught up
+    sync_starved_ms: float  # of it, while the device had nothing to do
+    syncs: tuple[SyncCall, ...]  # largest first
+    stages_ms: dict[str, float]  # summed kernel, copy and memset time per step, by the stage of the launch
+    families: tuple[KernelFacts, ...]  # kernels by family, largest first
+    kernels: tuple[KernelFacts, ...]  # by name and stage, largest first; at most 60
+    launch_delay_us: float | None  # median from the end of a launch to the start of its work
+    queue_depth: float | None  # median number of launched, unfinished pieces of work at a launch
+    steps: tuple[DeviceStep, ...]
+    flops_per_step: float | None = None  # of the model, counted
+    mfu: float | None = None  # flops ÷ step time ÷ peak
+    peak_tflops: float | None = None
+    memory_timeline: tuple[tuple[float, int], ...] = ()  # (ms since the span began, allocated bytes)
+    thinned: bool = False  # host events were taken out of the recording afterwards
+
+    @property
+    def busy_share(self) -> float:
+        """Of the span."""
+        return self.busy_ms / self.span_ms if self.span_ms else 0.0
