@@ -1,6 +1,6 @@
 """Settings that matter, from the notes that were made where they passed by.
 
-In:  notes of kinds `loader`, `root`, `optimizer` and `setting`.
+In:  notes of kinds `loader`, `root`, `optimizer` and `setting`; `batch` and `structure` add to the first two.
 Out: `Settings`. Of several notes with one number or name the last one counts.
 """
 
@@ -26,9 +26,13 @@ def settings_of(notes: Sequence[dict[str, Any]], trained_loaders: frozenset[int]
         site = site_of(note)
         if site is not None:
             sites[name] = site
+    structures = {note.get("id"): _of(note, "values") for note in of_kind(notes, "structure")}
+    batches = {note.get("id"): _of(note, "values") for note in of_kind(notes, "batch")}
     return Settings(
-        loaders=tuple(_loader(note, trained_loaders) for note in _latest(notes, "loader")),
-        roots=tuple(_root(note) for note in _latest(notes, "root")),
+        loaders=tuple(
+            _loader(note, trained_loaders, batches.get(note.get("id"), {})) for note in _latest(notes, "loader")
+        ),
+        roots=tuple(_root(note, structures.get(note.get("id"), {})) for note in _latest(notes, "root")),
         optimizers=tuple(_optimizer(note) for note in _latest(notes, "optimizer")),
         values=values,
         sites=sites,
@@ -40,7 +44,7 @@ def _latest(notes: Sequence[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
     return list({note.get("id"): note for note in of_kind(notes, kind)}.values())
 
 
-def _loader(note: Note, trained: frozenset[int]) -> LoaderSettings:
+def _loader(note: Note, trained: frozenset[int], batch: dict[str, Any]) -> LoaderSettings:
     number = _whole(note, "id") or 0
     return LoaderSettings(
         id=number,
@@ -56,11 +60,11 @@ def _loader(note: Note, trained: frozenset[int]) -> LoaderSettings:
         context=note["context"] if isinstance(note.get("context"), str) else None,
         site=site_of(note),
         trains=number in trained,
-        extra=_extra(note),
+        extra=_of(note, "extra") | batch,
     )
 
 
-def _root(note: Note) -> RootSettings:
+def _root(note: Note, structure: dict[str, Any]) -> RootSettings:
     dtypes = note.get("dtypes")
     return RootSettings(
         id=_whole(note, "id") or 0,
@@ -73,7 +77,7 @@ def _root(note: Note) -> RootSettings:
         submodules=_whole(note, "submodules") or 0,
         compiled=bool(note.get("compiled")),
         site=site_of(note),
-        extra=_extra(note),
+        extra=_of(note, "extra") | structure,
     )
 
 
@@ -88,7 +92,7 @@ def _optimizer(note: Note) -> OptimizerSettings:
         groups=_whole(note, "groups") or 0,
         parameters=_whole(note, "parameters") or 0,
         site=site_of(note),
-        extra=_extra(note),
+        extra=_of(note, "extra"),
     )
 
 
@@ -102,6 +106,6 @@ def _flag(note: Note, name: str) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
-def _extra(note: Note) -> dict[str, Any]:
-    value = note.get("extra")
+def _of(note: Note, name: str) -> dict[str, Any]:
+    value = note.get(name)
     return dict(value) if isinstance(value, dict) else {}

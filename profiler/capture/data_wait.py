@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from ..record.vocabulary import DataWait, Flag, Kind, Name, code
+from .batches import look_at
 from .session import Session
 from .settings import describe_loader
 from .transient import Transient
@@ -18,11 +19,12 @@ from .transient import Transient
 class LoaderCodes(Transient):
     """The event codes of one loader."""
 
-    __slots__ = ("exhausted", "iterate", "iterated", "number", "pop", "push", "raised")
+    __slots__ = ("exhausted", "iterate", "iterated", "looked", "number", "pop", "push", "raised")
 
     def __init__(self, number: int, has_workers: bool) -> None:
         flags = Flag.WORKERS if has_workers else 0
         self.number = number
+        self.looked = False  # at a batch
         self.push = code(Kind.PUSH, Name.DATA_WAIT, DataWait.NEXT, number, flags)
         self.pop = code(Kind.POP, Name.DATA_WAIT, DataWait.NEXT, number)
         self.exhausted = code(Kind.POP, Name.DATA_WAIT, DataWait.NEXT, number, Flag.EXHAUSTED)
@@ -90,6 +92,9 @@ def _timed_next(session: Session, loaders: Loaders, original: Any) -> Any:
             raise
         try:
             record((codes.pop, clock()))
+            if not codes.looked:
+                codes.looked = True
+                look_at(session, codes.number, batch)
         except Exception as error:
             session.fail("data wait", error)
         return batch

@@ -25,6 +25,7 @@ from . import (
     sampler,
     settings,
     spans,
+    structure,
     workers,
 )
 from .current import current_session, set_current_session
@@ -45,6 +46,7 @@ def begin(config: CaptureConfig, clock: Callable[[], int] = time.perf_counter_ns
         ("workers", lambda: workers.install(session, lambda: sampler.start_worker_sampler(session))),
         ("host-to-device copy", lambda: host_to_device.install(session)),
         ("forward", lambda: _install_forward(session)),
+        ("structure", lambda: structure.install(session)),
         ("backward", lambda: backward.install(session)),
         ("optimizer", lambda: optimizer.install(session)),
         ("spans", lambda: spans.install(session)),

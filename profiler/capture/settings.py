@@ -29,6 +29,7 @@ from .transient import Transient
 
 _MADE_AT = "_trainprof_made_at"
 _MOST_CLASSES = 8
+_MOST_ROOTS = 32  # of which more than their size is asked
 
 _is_compiling = torch.compiler.is_compiling
 
@@ -39,6 +40,12 @@ class Seen:
 
     optimizers: list[weakref.ref[Optimizer]] = field(default_factory=list)
     device: torch.device | None = None  # of the first parameters that an optimizer held
+    roots: list[tuple[int, weakref.ref[torch.nn.Module]]] = field(default_factory=list)
+
+    def living_roots(self) -> list[tuple[int, torch.nn.Module]]:
+        """The root modules that still exist, by their number."""
+        found = ((number, reference()) for number, reference in self.roots)
+        return [(number, module) for number, module in found if module is not None]
 
     def living_optimizers(self) -> list[Optimizer]:
         """The optimizers that have stepped and still exist."""
@@ -191,6 +198,8 @@ def _start_method(loader: Any) -> str | None:
 def describe_root(session: Session, number: int, module: torch.nn.Module) -> None:
     """Note a root module: its size, its kinds of parameters, and the line that called it."""
     inner = getattr(module, "_orig_mod", module)
+    if number < _MOST_ROOTS:
+        seen(session).roots.append((number, weakref.ref(module)))
     count = size_bytes = trainable = 0
     dtypes: Counter[str] = Counter()
     devices: Counter[str] = Counter()
