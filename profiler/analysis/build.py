@@ -90,9 +90,9 @@ def _facts(
     began_ns = _began_ns(training)
     not_measured: dict[str, str] = {}
     device = next(reversed(of_kind(notes, "device")), None)
-    machine, absent = machine_of(run_json, device, folded, measured)
-    not_measured |= absent
     settings = settings_of(notes, folded.carry.known.trained_loaders)
+    machine, absent = machine_of(run_json, device, folded, measured, settings.values)
+    not_measured |= absent
     places = places_of(of_kind(notes, "site"))
     calls = span_sites(folded.samples.columns(), places) | call_sites(of_kind(notes, "call"), settings.roots)
     memory, absent = memory_facts(

@@ -31,9 +31,16 @@ _GPU = {
 
 
 def machine_of(
-    run_json: Mapping[str, Any], device: Mapping[str, Any] | None, folded: Folded, measured: Measured | None
+    run_json: Mapping[str, Any],
+    device: Mapping[str, Any] | None,
+    folded: Folded,
+    measured: Measured | None,
+    values: Mapping[str, Any],
 ) -> tuple[Machine, dict[str, str]]:
-    """The machine, and reasons for what is missing."""
+    """The machine, and reasons for what is missing.
+
+    `values` are the settings of the training process: what it may use counts before what its launcher might.
+    """
     absent: dict[str, str] = {}
     if device is None:
         absent["device"] = "no parameter's device was seen"
@@ -47,13 +54,17 @@ def machine_of(
     name = str(device.get("name") or "cpu") if device else "cpu"
     if not gpu and name != "cpu":
         absent["gpu"] = "NVML gave no readings"
+    idle = rates[Name.SYSTEM_IDLE_NS]
+    quota, used = values.get("core_quota"), rates[Name.CONTAINER_CPU_NS]
+    if idle is not None and isinstance(quota, (int, float)) and used is not None:
+        idle = min(idle, max(0.0, quota - used))  # the machine's other cores are not for this container
     machine = Machine(
-        cores=_whole(run_json.get("cores")) or os.cpu_count() or 1,
-        memory_bytes=_whole(run_json.get("memory_bytes")) or 0,
+        cores=_whole(values.get("cores")) or _whole(run_json.get("cores")) or os.cpu_count() or 1,
+        memory_bytes=_whole(values.get("memory_bytes")) or _whole(run_json.get("memory_bytes")) or 0,
         device=name,
         asynchronous=bool(device and device.get("asynchronous")),
         device_times=bool(device and device.get("device_times")),
-        idle_cores=rates[Name.SYSTEM_IDLE_NS],
+        idle_cores=idle,
         iowait_cores=rates[Name.SYSTEM_IOWAIT_NS],
         process_cores=rates[Name.PROCESS_CPU_NS],
         gpu=gpu,
@@ -61,7 +72,7 @@ def machine_of(
     return machine, absent
 
 
-_COUNTERS = (Name.SYSTEM_IDLE_NS, Name.SYSTEM_IOWAIT_NS, Name.PROCESS_CPU_NS)
+_COUNTERS = (Name.SYSTEM_IDLE_NS, Name.SYSTEM_IOWAIT_NS, Name.PROCESS_CPU_NS, Name.CONTAINER_CPU_NS)
 
 
 def _within(folded: Folded, name: Name, window: tuple[int, int]) -> tuple[Ints, Ints]:

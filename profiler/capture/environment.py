@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from . import limits
 from .callsite import caller
 from .imports import when_imported
 from .session import Session
@@ -213,10 +214,6 @@ def _world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _garbage_collection() -> dict[str, Any]:
     return {"enabled": gc.isenabled(), "threshold": gc.get_threshold(), "frozen": gc.get_freeze_count()}
 
@@ -224,7 +221,9 @@ def _garbage_collection() -> dict[str, Any]:
 _STANDING: dict[str, Callable[[], Any]] = {
     "torch_num_threads": torch.get_num_threads,
     "torch_num_interop_threads": torch.get_num_interop_threads,
-    "cores": _cores,
+    "cores": limits.cores,
+    "core_quota": limits.core_quota,
+    "memory_bytes": limits.memory_bytes,
     "default_dtype": lambda: _dtype(torch.get_default_dtype()),
     # the C accessors: the public properties warn, or raise where old and new names were mixed
     "matmul_precision": lambda: torch._C._get_float32_matmul_precision(),

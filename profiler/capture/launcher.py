@@ -21,6 +21,7 @@ from typing import Any
 
 from ..errors import ProfError
 from ..record.run_folder import write_run_json
+from . import limits
 from .enter import OPTIONS, RUN
 
 INJECT = Path(__file__).parent / "inject"
@@ -114,19 +115,14 @@ def launch(
 
 def _who(command: Sequence[str]) -> dict[str, Any]:
     """What runs, and on what."""
-    try:
-        cores = len(os.sched_getaffinity(0))
-        memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        cores, memory_bytes = os.cpu_count() or 1, 0
     from .. import __version__
 
     return {
         "command": list(command),
         "cwd": str(Path.cwd()),
         "script": next((word for word in command if word.endswith(".py")), None),
-        "cores": cores,
-        "memory_bytes": memory_bytes,
+        "cores": limits.cores(),
+        "memory_bytes": limits.memory_bytes(),
         "prof_version": __version__,
     }
 

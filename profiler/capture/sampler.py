@@ -29,7 +29,7 @@ import torch
 
 from ..record.tape import Tape
 from ..record.vocabulary import Kind, Name, code, sample_code
-from . import nvml, resources
+from . import limits, nvml, resources
 from .callsite import is_user_code
 from .session import Session
 from .settings import seen
@@ -278,6 +278,7 @@ class Readings:
         self._session = session
         self._tape = tape
         self._cores = resources.usable_cores()
+        self._limited = limits.core_quota() is not None
         self._count = 0
         self._gpu: nvml.Reader | None = None
         self._looked_for_gpu = False
@@ -288,6 +289,9 @@ class Readings:
         idle = resources.idle_and_iowait_ns(self._cores)
         if idle is not None:
             values += [(Name.SYSTEM_IDLE_NS, idle[0]), (Name.SYSTEM_IOWAIT_NS, idle[1])]
+        used_ns = limits.used_cpu_ns() if self._limited else None
+        if used_ns is not None:
+            values.append((Name.CONTAINER_CPU_NS, used_ns))
         if self._count % _CHILDREN_EVERY == 0:
             workers = resources.children_rss_bytes()
             if workers is not None:

@@ -13,7 +13,7 @@ from profiler.rules.base import Abstention, Bottleneck, Finding, Severity
 from profiler.rules.catalogue import judge
 from profiler.rules.host.garbage_collection import GarbageCollection
 from profiler.rules.run.drift import Drift
-from profiler.rules.run.goodput import Goodput
+from profiler.rules.run.goodput import Goodput, own_seconds
 from profiler.rules.run.spans import CompileDominates
 
 
@@ -153,8 +153,26 @@ def test_a_span_that_dominates_alone_speaks_for_itself():
 def test_what_startup_counts_is_not_counted_twice():
     whole = losing(evaluation_s=8.0, checkpoint_s=8.0, startup_s=15.0)
     assert Goodput().check(whole) is not None
-    within = tuple(replace(it, intervals_s=((2.0, 10.0),)) if it.name == "checkpoint" else it for it in whole.spans)
+    places = {"startup": ((0.0, 15.0),), "checkpoint": ((2.0, 10.0),)}
+    within = tuple(replace(it, intervals_s=places.get(it.name, ())) for it in whole.spans)
     assert Goodput().check(replace(whole, spans=within)) is None  # 8 + 15 of 100 s
+
+
+def test_spans_within_one_another_are_counted_once():
+    spans = (
+        replace(span("evaluation", 20.0, 100.0), intervals_s=((10.0, 20.0), (30.0, 40.0))),
+        replace(span("checkpoint", 6.0, 100.0), intervals_s=((15.0, 19.0), (39.0, 41.0))),
+        replace(span("startup", 12.0, 100.0), intervals_s=((0.0, 12.0),)),
+    )
+    assert own_seconds(spans) == {"evaluation": 18.0, "startup": 12.0, "checkpoint": 1.0}
+
+
+def test_intervals_that_were_kept_stand_for_the_others():
+    spans = (
+        replace(span("evaluation", 20.0, 100.0), intervals_s=((10.0, 20.0),)),
+        replace(span("checkpoint", 8.0, 100.0), intervals_s=((18.0, 20.0), (30.0, 32.0))),
+    )
+    assert own_seconds(spans) == {"evaluation": 20.0, "checkpoint": 4.0}
 
 
 def test_a_run_that_trains_and_a_short_one_are_silent():

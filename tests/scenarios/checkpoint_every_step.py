@@ -5,6 +5,7 @@ Where:   torch.save(state, Path(folder) / "last.pt")
 Verdict: other
 Rule:    run/checkpoint-dominates
 Span:    checkpoint 0.25
+Settings: run/checkpoint-dominates.min_run_s = 1
 Cured:   --cured saves after the last step alone
 """
 

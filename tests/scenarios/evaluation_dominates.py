@@ -1,10 +1,10 @@
 """The whole validation set is evaluated after every tenth step.
 
 Planted: an evaluation that takes longer than the steps between two of them
-Where:   if step % (200 if args.cured else 10) == 0:
 Verdict: other
 Rule:    run/evaluation-dominates
 Span:    evaluation 0.3
+Settings: run/evaluation-dominates.min_run_s = 1, run/evaluation-dominates.warn = 0.3
 Cured:   --cured evaluates after every 200th step
 """
 

@@ -1,7 +1,6 @@
 """Predictions are kept for a plot at the end, each with the graph and the activations that made it.
 
 Planted: a list of tensors that still hold their graph
-Where:   history.append(hidden.mean().item() if args.cured else hidden)
 Verdict: memory
 Rule:    memory/growth
 Cured:   --cured keeps numbers

@@ -6,6 +6,10 @@ A header is the script's docstring: a first sentence, then lines of `Word: value
     Where:   the text of the line at which the finding points
     Verdict: the bottleneck's word, or several with " | " between them
     Rule:    the rule that must speak; "data/" stands for any rule of that family
+    Also:    further rules, with ", " between them, that must speak here, be it in a note, and not in the twin
+    Note:    the rule is a note by its nature: it need not be more than that
+    Twin:    the bottleneck's word in the cured twin, where it is not "compute"
+    Settings: thresholds for this script, as in "run/drift.min_s = 2, run/drift.slower = 0.1"
     Span:    a span of the run, and the least share of the run that it takes
     Cured:   how the twin differs; the script then takes --cured
 """
@@ -32,6 +36,15 @@ class Label:
     rule: str  # empty in a healthy training
     span: tuple[str, float] | None
     cured: str | None
+    also: tuple[str, ...] = ()
+    note: bool = False
+    twin: tuple[str, ...] = ("compute",)
+    settings: tuple[tuple[str, str, float], ...] = ()  # (rule, threshold, value)
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """Every rule of which this script is a proof."""
+        return (self.rule, *self.also) if self.exact else self.also
 
     @property
     def healthy(self) -> bool:
@@ -61,7 +74,18 @@ def read_label(path: Path) -> Label:
         rule=words.get("Rule", ""),
         span=(span[0], float(span[1])) if span else None,
         cured=words.get("Cured"),
+        also=tuple(filter(None, (word.strip() for word in words.get("Also", "").split(",")))),
+        note="Note" in words,
+        twin=tuple(word.strip() for word in words.get("Twin", "compute").split("|")),
+        settings=tuple(map(_setting, filter(None, words.get("Settings", "").split(",")))),
     )
+
+
+def _setting(text: str) -> tuple[str, str, float]:
+    """`rule.threshold = value`."""
+    name, value = text.split("=")
+    rule, threshold = name.strip().rsplit(".", 1)
+    return rule, threshold, float(value)
 
 
 def line_of(text: str, source: str) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from profiler.analysis.facts import Facts, SpanFacts
 from profiler.rules.base import Bottleneck, Fix, Outcome, Rule, Severity, Threshold
 from profiler.rules.evidence import STEPS_TO_JUDGE, share_of_run
@@ -17,8 +19,8 @@ class Goodput(Rule):
 
     ## Evidence
     The run lasted at least `min_run_s`, its steps took less than `trained` of it, and the spans that were
-    seen around them at least `around`. Time that no span names is not counted. It gives way to the rule of
-    a span that dominates alone.
+    seen around them at least `around`; of spans that lie within one another the outer one counts. Time that
+    no span names is not counted. It gives way to the rule of a span that dominates alone.
 
     ## Fix
     Begin with the longest of them.
@@ -49,8 +51,7 @@ class Goodput(Rule):
         trained, whole = share_of_run(facts), facts.run.duration_s
         if facts.steps is None or trained is None or facts.steps.measured < STEPS_TO_JUDGE:
             return None
-        spent = {span.name: _beyond_startup(span, facts) for span in facts.spans if span.name != "instrument"}
-        spent = dict(sorted(spent.items(), key=lambda item: -item[1]))
+        spent = own_seconds(span for span in facts.spans if span.name != "instrument")
         total = sum(spent.values())
         if whole < self.min_run_s.value or trained >= self.trained.value or total < self.around.value * whole:
             return None
@@ -74,12 +75,39 @@ class Goodput(Rule):
         )
 
 
-def _beyond_startup(span: SpanFacts, facts: Facts) -> float:
-    """Seconds of a span, without those that startup counts already."""
-    startup = next((other.total_s for other in facts.spans if other.name == "startup"), 0.0)
-    if span.name == "startup":
-        return span.total_s
-    return max(0.0, span.total_s - sum(max(0.0, min(end, startup) - start) for start, end in span.intervals_s))
+def own_seconds(spans: Iterable[SpanFacts]) -> dict[str, float]:
+    """Seconds of each span that no other one holds already, most first.
+
+    Of two that overlap the outer one counts: startup before all, then whichever took longer. Of a span with more
+    intervals than are kept, those that are kept stand for the others.
+    """
+    spent: dict[str, float] = {}
+    taken: list[tuple[float, float]] = []
+    for span in sorted(spans, key=lambda span: (span.name != "startup", -span.total_s)):
+        kept_s = sum(end - start for start, end in span.intervals_s)
+        free_s = sum(_length(start, end) - _overlap(start, end, taken) for start, end in span.intervals_s)
+        spent[span.name] = span.total_s * free_s / kept_s if kept_s > 0 else span.total_s
+        taken = _union([*taken, *span.intervals_s])
+    return dict(sorted(spent.items(), key=lambda item: -item[1]))
+
+
+def _length(start: float, end: float) -> float:
+    return max(0.0, end - start)
+
+
+def _overlap(start: float, end: float, taken: Iterable[tuple[float, float]]) -> float:
+    return sum(_length(max(start, other), min(end, until)) for other, until in taken)
+
+
+def _union(intervals: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The same stretches, none of which overlaps another."""
+    merged: list[tuple[float, float]] = []
+    for start, end in sorted(intervals):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], end))
+        else:
+            merged.append((start, end))
+    return merged
 
 
 _CODE = {
