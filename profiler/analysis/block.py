@@ -12,7 +12,7 @@ from enum import IntFlag
 
 import numpy as np
 
-from profiler.analysis import asides, cut, loop, stack
+from profiler.analysis import asides, cut, exchanges, loop, stack
 from profiler.analysis import labels as lab
 from profiler.analysis.asides import Columns, Evaluation
 from profiler.analysis.loop import Key, Known, Loop, Stretch
@@ -140,7 +140,8 @@ def _with_losses(built: Stack, loss_roots: frozenset[int]) -> Labels:
     codes, label = built.codes, built.label
     around = np.concatenate(([-1], built.top[:-1]))
     in_closure = (around >= 0) & (label[around] == lab.STEP) & built.loop[around]
-    calls = np.flatnonzero(built.push & (built.loop | in_closure))
+    # a collective between the loss and its backward ends no loss
+    calls = np.flatnonzero(built.push & (built.loop | in_closure) & (codes.name != Name.COMMUNICATION))
     if len(calls) == 0:
         return label
     name = codes.name[calls]
@@ -208,6 +209,7 @@ def _assemble(
     ranges = _raw_ranges(built, places, at, complete, count if final else end)
     happened, next_happened = _happened(built, shape, label, in_training, step, complete, carry.happened)
     columns = _sums(built, label, inside, step_of, complete)
+    columns |= exchanges.columns(built, label, inside, step_of, complete, time[first_of])
     columns["index"] = carry.steps + np.arange(complete, dtype=np.int64)
     columns["start_ns"] = time[first_of]
     columns["flags"] = happened

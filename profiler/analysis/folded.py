@@ -38,7 +38,8 @@ _TABLES = ("steps", "samples", "batches", "readings", "spans", "worker_samples")
 class Folded:
     """Tables and totals of one training process. Times are perf_counter ns; grows by `fold.advance` alone.
 
-    steps:    index, start_ns, wall_ns, part_<label> (ns), micro_batches, batches, gc_ns, events, flags, weight
+    steps:    index, start_ns, wall_ns, part_<label> (ns), micro_batches, batches, gc_ns, events, flags, weight;
+              of communication, where there is any, the columns that `exchanges` describes
     samples:  time_ns, site, label, step, value_<name>, weight
     batches:  start_ns, wall_ns, load_ns, preprocess_ns, collate_ns, run_delay_ns, loader, pid, value_…, weight
     readings: time_ns, value_<name>, weight
@@ -81,7 +82,7 @@ class Folded:
     def add_totals(self, columns: Columns, done: Block) -> None:
         """Count a block's steps and events."""
         for name, column in columns.items():
-            if name not in ("index", "start_ns", "flags"):
+            if name not in ("index", "start_ns", "flags") and not name.endswith(("_from", "_to")):
                 self.totals[name] = self.totals.get(name, 0) + int(column.sum())
         self.calls = self.calls + done.calls
         self.pauses += done.pauses

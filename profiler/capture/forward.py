@@ -375,6 +375,8 @@ def _follow_scripting(session: Session) -> None:
     def script(obj: Any, *args: Any, **kwargs: Any) -> Any:
         modules = list(obj.modules()) if isinstance(obj, torch.nn.Module) else []
         calls = {module: vars(module).pop(_SLOT) for module in modules if isinstance(vars(module).get(_SLOT), RootCall)}
+        if len(args) < 2:  # names are looked up in the caller's frame, which is one further up
+            kwargs["_frames_up"] = kwargs.get("_frames_up", 0) + 1
         try:
             return original(obj, *args, **kwargs)
         finally:

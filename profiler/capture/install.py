@@ -15,6 +15,7 @@ import torch
 
 from . import (
     backward,
+    communication,
     data_wait,
     deep,
     forward,
@@ -49,6 +50,7 @@ def begin(config: CaptureConfig, clock: Callable[[], int] = time.perf_counter_ns
         ("structure", lambda: structure.install(session)),
         ("backward", lambda: backward.install(session)),
         ("optimizer", lambda: optimizer.install(session)),
+        ("communication", lambda: communication.install(session)),
         ("spans", lambda: spans.install(session)),
         ("garbage collection", lambda: gc_pauses.install(session)),
         ("memory", lambda: memory.install(session)),

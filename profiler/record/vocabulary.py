@@ -110,6 +110,26 @@ class Optimizer(IntEnum):
     SCHEDULER = 5
 
 
+class Communication(IntEnum):
+    """Details of `communication`; the object numbers the process group."""
+
+    ALL_REDUCE = 1
+    ALL_GATHER = 2
+    REDUCE_SCATTER = 3
+    ALL_TO_ALL = 4
+    BARRIER = 5
+    GRADIENTS = 6  # DistributedDataParallel's own reduction, from the end of the graph to the end of backward
+    OBJECTS = 7  # all_gather_object
+    BROADCAST = 16
+    REDUCE = 17
+    GATHER = 18
+    SCATTER = 19
+    SEND = 20
+    RECEIVE = 21
+    BUFFERS = 22  # DistributedDataParallel's broadcast of buffers
+    WAIT = 23  # for work that was issued where we do not look
+
+
 class Checkpoint(IntEnum):
     """Details of `checkpoint`."""
 
@@ -142,6 +162,12 @@ STAGES: dict[int, str] = {
     Name.OPTIMIZER: "optimizer",
     Name.COMMUNICATION: "communication",
 }
+COLLECTIVES: dict[int, str] = {
+    Communication.GRADIENTS: "gradients (DDP)",
+    Communication.BUFFERS: "buffers (DDP)",
+    **{kind: kind.name.lower() for kind in Communication if kind.name not in ("GRADIENTS", "BUFFERS")},
+}
+TOGETHER = int(Communication.OBJECTS)  # up to here no rank is done before the last one has come
 STAGE_ORDER: tuple[str, ...] = (*STAGES.values(), "other")
 SPANS: dict[int, str] = {
     Name.STARTUP: "startup",

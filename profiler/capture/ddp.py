@@ -1,0 +1,222 @@
+"""DistributedDataParallel: its reducer all-reduces gradients in C++, where no function of Python's can be wrapped.
+
+When the last node of a backward pass has run, autograd calls what was queued for that moment; the reducer queues its
+wait for the gradients there. We queue a time stamp before it, from a hook on the node where backward begins, so the
+time from the stamp to the end of backward is what the reduction holds the training up: exposed communication, of
+every step. How much of it was hidden the reducer's own logging says, which samples the first ten iterations and every
+hundredth (on a CPU we ask for every sixteenth; on a GPU a sample waits for the device, so there it stays as it is).
+We read what it holds now and then, which takes 35 µs.
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Callable
+from threading import get_ident
+from typing import Any
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from ..record.vocabulary import Communication
+from .collectives import codes_of
+from .session import Session
+from .traffic import Traffic
+
+_FIRST_READ = 6
+_READ_EVERY = 16  # steps
+_SAMPLE_EVERY = 16  # iterations, on a CPU
+_MOST_BUCKETS = 64
+_is_compiling = torch.compiler.is_compiling
+
+
+class Gradients:
+    """Follows the DDP modules of a process."""
+
+    def __init__(self, session: Session, traffic: Traffic) -> None:
+        self.session = session
+        self.traffic = traffic
+        self.modules: list[weakref.ref[DistributedDataParallel]] = []
+        self.synced = 0  # backward passes that reduce
+        self.unsynced = 0  # and those under `no_sync`
+        self._sampled: dict[str, float] = {"samples": 0, "comm_ns": 0, "hidden_ns": 0, "compute_ns": 0}
+        self._iteration = -1
+        self._next_note = 0
+
+    def found(self, module: DistributedDataParallel) -> None:
+        """A module was wrapped."""
+        if not self.modules:
+            session = self.session
+            engine_call = getattr(torch.autograd, "_engine_run_backward", None)
+            if engine_call is None:
+                session.note("unobserved", what="communication", why="this torch has no place to see DDP's reduction")
+            else:
+                session.patches.replace(torch.autograd, "_engine_run_backward", _seen_backward(self, engine_call))
+            _watch_buffers(session, self.traffic)
+            session.on_step(self._read_now_and_then, first=_FIRST_READ)
+            session.on_end(self._read_and_note)
+        if module.device_type == "cpu":
+            module._set_ddp_runtime_logging_sample_rate(_SAMPLE_EVERY)
+        self.modules.append(weakref.ref(module))
+
+    def reduces(self) -> bool:
+        """Whether the next backward pass ends with a reduction, as far as the modules say."""
+        for reference in self.modules:
+            module = reference()
+            if module is not None and module.require_backward_grad_sync:
+                return True
+        return False
+
+    def _read_now_and_then(self) -> int:
+        """Take a sample; say what is known at steps that lie further and further apart."""
+        self._read(note=self.session.steps >= self._next_note)
+        return self.session.steps + _READ_EVERY
+
+    def _read_and_note(self) -> None:
+        self._read(note=True)
+
+    def _read(self, note: bool) -> None:
+        module = next((module for module in (reference() for reference in self.modules) if module is not None), None)
+        if module is None:
+            return
+        data = module._get_ddp_logging_data()
+        self._add_sample(data)
+        if note:
+            self._next_note = 2 * self.session.steps
+            self.session.note("ddp", **self._described(module, data))
+
+    def _add_sample(self, data: dict[str, Any]) -> None:
+        """Count the sample that the reducer holds, once; the first iterations, which warm up, are left out."""
+        ended = data.get("backward_comm_time_end")
+        if not ended or ended == self._iteration or data.get("iteration", 0) < 5:
+            return
+        self._iteration = ended
+        sampled = self._sampled
+        sampled["samples"] += 1
+        sampled["comm_ns"] += data.get("backward_comm_time", 0)
+        sampled["hidden_ns"] += data.get("backward_compute_comm_overlap_time", 0)
+        sampled["compute_ns"] += data.get("backward_compute_time", 0)
+
+    def _described(self, module: DistributedDataParallel, data: dict[str, Any]) -> dict[str, Any]:
+        sizes = data.get("rebuilt_bucket_sizes") or data.get("bucket_sizes") or ""
+        return {
+            "module": data.get("module_name"),
+            "modules": len(self.modules),
+            "bucket_cap_bytes": data.get("bucket_cap_bytes"),
+            "bucket_bytes": [int(size) for size in str(sizes).split(",") if size.strip().isdigit()][:_MOST_BUCKETS],
+            "parameter_bytes": data.get("total_parameter_size_bytes"),
+            "parameter_tensors": data.get("num_parameter_tensors"),
+            "unused_parameter_bytes": data.get("unused_parameter_size"),
+            "dtypes": data.get("dtypes"),
+            "find_unused_parameters": bool(data.get("find_unused_parameters")),
+            "gradient_as_bucket_view": bool(data.get("gradient_as_bucket_view")),
+            "static_graph": bool(module.static_graph),
+            "comm_hook": data.get("comm_hook"),
+            "buffers_broadcast": bool(data.get("broadcast_buffers")) and any(True for _ in module.module.buffers()),
+            "synced_backwards": self.synced,
+            "unsynced_backwards": self.unsynced,
+            **self._sampled,
+        }
+
+
+def install(session: Session, traffic: Traffic) -> None:
+    """Wait for a module to be wrapped in DDP."""
+    gradients = Gradients(session, traffic)
+    original = DistributedDataParallel.__init__
+
+    @functools.wraps(original)
+    def __init__(self: DistributedDataParallel, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        original(self, *args, **kwargs)
+        if session.active and not _is_compiling():
+            try:
+                gradients.found(self)
+            except Exception as error:
+                session.fail("DistributedDataParallel", error)
+
+    session.patches.replace(DistributedDataParallel, "__init__", __init__)
+
+
+def _seen_backward(gradients: Gradients, original: Any) -> Callable[..., Any]:
+    """The call into autograd's engine, inside of what times backward."""
+    session = gradients.session
+    record, clock = session.record, session.clock
+    push, pop, raised = codes_of(Communication.GRADIENTS, 0)
+    engine = torch.autograd.Variable._execution_engine
+    waiting = running = False
+
+    def graph_has_run() -> None:
+        """Queued before the reducer's own, so it is called right before it; an error must not reach autograd."""
+        nonlocal waiting
+        if session.active:
+            waiting = True
+            record((push, clock()))
+
+    def begins(gradients: Any) -> None:
+        try:
+            engine.queue_callback(graph_has_run)
+        except Exception as error:
+            session.fail("DistributedDataParallel", error)
+
+    @functools.wraps(original)
+    def run_backward(*args: Any, **kwargs: Any) -> Any:
+        nonlocal waiting, running
+        if running or not kwargs.get("accumulate_grad") or get_ident() != session.owner or _is_compiling():
+            return original(*args, **kwargs)
+        handle = None
+        try:
+            if gradients.reduces():
+                gradients.synced += 1
+                root = _root(args[0])
+                handle = root.register_prehook(begins) if root is not None else None
+            else:
+                gradients.unsynced += 1
+        except Exception as error:
+            session.fail("DistributedDataParallel", error)
+        if handle is None:
+            return original(*args, **kwargs)
+        running = True
+        try:
+            result = original(*args, **kwargs)
+        except BaseException:
+            if waiting:
+                session.write_safely(raised, "communication")
+            raise
+        finally:
+            waited, waiting, running = waiting, False, False
+            handle.remove()
+        if waited:
+            session.write_safely(pop, "communication")
+        return result
+
+    return run_backward
+
+
+def _root(tensors: Any) -> Any:
+    """The node where backward begins."""
+    first = tensors if isinstance(tensors, torch.Tensor) else next(iter(tensors), None)
+    return first.grad_fn if isinstance(first, torch.Tensor) else None
+
+
+def _watch_buffers(session: Session, traffic: Traffic) -> None:
+    """The broadcast of buffers in forward is C++ too, but a method of Python's calls it."""
+    original = getattr(DistributedDataParallel, "_sync_buffers", None)
+    if original is None:
+        return
+    push, pop, raised = codes_of(Communication.BUFFERS, 0)
+    record, clock = session.record, session.clock
+
+    @functools.wraps(original)
+    def _sync_buffers(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if traffic.inside or _is_compiling() or get_ident() != session.owner:
+            return original(self, *args, **kwargs)
+        record((push, clock()))
+        try:
+            result = original(self, *args, **kwargs)
+        except BaseException:
+            session.write_safely(raised, "communication")
+            raise
+        record((pop, clock()))
+        return result
+
+    session.patches.replace(DistributedDataParallel, "_sync_buffers", _sync_buffers)

@@ -1,0 +1,125 @@
+"""What was sent: counted in memory by kind, group, type and size of message, and noted now and then.
+
+A row is a list, `[calls, bytes, blocked ns, shortest ns, asynchronous calls]`: the training thread adds to it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed
+
+from ..record.vocabulary import COLLECTIVES
+from .session import Session
+
+Row = list[int]
+CALLS, BYTES, BLOCKED, SHORTEST, ASYNCHRONOUS = range(5)
+UNKNOWN_NS = 1 << 62
+_FIRST_NOTE = 4
+_NOTE_EVERY = 256  # steps, at most
+_MOST_ROWS = 512
+_MOST_RANKS = 64  # of a group, in its note
+
+
+class Traffic:
+    """The counts of one process."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.rows: dict[tuple[int, int, Any, int], Row] = {}
+        self.inside = False  # of a collective: those that it is made of do not count
+        self.pending: dict[int, tuple[int, int, Row]] = {}  # identity of a Work → PUSH, POP, its row
+        self._groups: dict[int, int] = {}
+        session.on_step(self._note_now_and_then, first=_FIRST_NOTE)
+        session.on_end(self.note)
+
+    def row(self, kind: int, group: int, dtype: Any, size_bytes: int) -> Row:
+        """The row of a message. Sizes are parted by powers of two."""
+        key = (kind, group, dtype, size_bytes.bit_length())
+        row = self.rows.get(key)
+        if row is None:
+            row = [0, 0, 0, UNKNOWN_NS, 0]
+            if len(self.rows) < _MOST_ROWS:
+                self.rows[key] = row
+        return row
+
+    def group(self, group: Any) -> int:
+        """The number of a process group; described at first sight."""
+        number = self._groups.get(id(group))
+        if number is None:
+            number = self._groups[id(group)] = len(self._groups)
+            self._describe(number, group)
+        return number
+
+    def forget_groups(self) -> None:
+        """Groups were destroyed: another may get the address of one of them."""
+        self._groups.clear()
+
+    def _describe(self, number: int, group: Any) -> None:
+        with_rank = distributed.is_available() and distributed.is_initialized()
+        if not with_rank:
+            return
+        ranks = distributed.get_process_group_ranks(group if group is not None else distributed.group.WORLD)
+        self.session.note(
+            "group",
+            id=number,
+            backend=str(distributed.get_backend(group)),
+            size=len(ranks),
+            ranks=ranks[:_MOST_RANKS],
+            description=getattr(group, "group_desc", None) if group is not None else "default",
+        )
+
+    def _note_now_and_then(self) -> int:
+        self.note()
+        steps = self.session.steps
+        return steps + min(3 * steps, _NOTE_EVERY)
+
+    def note(self) -> None:
+        """Write all counts; a later note replaces an earlier one."""
+        if self.rows:
+            self.session.note(
+                "traffic",
+                steps=self.session.steps,
+                rows=[
+                    {
+                        "kind": COLLECTIVES[kind],
+                        "group": group,
+                        "dtype": _dtype(dtype),
+                        "calls": row[CALLS],
+                        "bytes": row[BYTES],
+                        "blocked_ns": row[BLOCKED],
+                        "shortest_ns": row[SHORTEST] if row[SHORTEST] < UNKNOWN_NS else None,
+                        "asynchronous": row[ASYNCHRONOUS],
+                    }
+                    for (kind, group, dtype, _), row in self.rows.items()
+                ],
+            )
+
+
+def _dtype(dtype: Any) -> str | None:
+    return str(dtype).removeprefix("torch.") if isinstance(dtype, torch.dtype) else None
+
+
+def note_rank(session: Session) -> None:
+    """Say which rank this process is, of how many, and on what host: its clock is the host's since it booted."""
+    session.note(
+        "rank",
+        rank=distributed.get_rank(),
+        world_size=distributed.get_world_size(),
+        local_rank=os.environ.get("LOCAL_RANK"),
+        restart=os.environ.get("TORCHELASTIC_RESTART_COUNT"),
+        backend=str(distributed.get_backend()),
+        host=socket.gethostname(),
+        boot_id=_boot_id(),
+    )
+
+
+def _boot_id() -> str | None:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        return None
