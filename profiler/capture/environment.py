@@ -11,6 +11,7 @@ import gc
 import inspect
 import multiprocessing
 import os
+import sys
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -40,6 +41,11 @@ _FSDP_WORDS = (
     "limit_all_gathers",
     "reshard_after_forward",
 )
+_TRAINERS = {
+    "transformers": ("transformers.trainer",),
+    "lightning": ("lightning.pytorch.trainer.trainer", "pytorch_lightning.trainer.trainer"),
+    "accelerate": ("accelerate.accelerator",),
+}
 
 _is_compiling = torch.compiler.is_compiling
 
@@ -218,6 +224,11 @@ def _garbage_collection() -> dict[str, Any]:
     return {"enabled": gc.isenabled(), "threshold": gc.get_threshold(), "frozen": gc.get_freeze_count()}
 
 
+def _frameworks() -> list[str]:
+    """Training frameworks whose trainer this process has loaded."""
+    return sorted({name for name, modules in _TRAINERS.items() if any(module in sys.modules for module in modules)})
+
+
 _STANDING: dict[str, Callable[[], Any]] = {
     "torch_num_threads": torch.get_num_threads,
     "torch_num_interop_threads": torch.get_num_interop_threads,
@@ -237,4 +248,5 @@ _STANDING: dict[str, Callable[[], Any]] = {
     ),
     "world_size": _world_size,
     "gc": _garbage_collection,
+    "frameworks": _frameworks,
 }

@@ -210,7 +210,7 @@ def test_a_note_is_mentioned_but_does_not_name_the_bottleneck():
     assert judgement.verdict.bottleneck is Bottleneck.COMPUTE
     assert judgement.verdict.severity is Severity.INFO
     assert "the most that was found to gain" in judgement.verdict.summary
-    assert [f.rule for f in judgement.findings] == ["host/python-line", "compute/healthy"]
+    assert [f.rule for f in judgement.findings] == ["host/logging", "compute/healthy"]
 
 
 def test_no_finding_above_a_note_before_enough_steps():

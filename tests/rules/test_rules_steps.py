@@ -11,6 +11,7 @@ from profiler.analysis.facts import MemorySample
 from profiler.rules.base import Abstention, Bottleneck, Finding, Severity
 from profiler.rules.catalogue import judge
 from profiler.rules.compute.healthy import Healthy
+from profiler.rules.host.per_step import Logging
 from profiler.rules.host.python_line import PythonLine
 from profiler.rules.memory.growth import Growth
 from profiler.rules.optimizer.for_loop import ForLoop
@@ -79,7 +80,7 @@ def test_an_update_not_timed_by_itself_is_not_judged():
 
 
 def test_a_line_that_writes_is_named_with_its_place_and_its_cure():
-    (finding,) = PythonLine().check(looping(line(61, 12.0, "json.dump(state, handle)", "json.encoder.iterencode")))
+    (finding,) = Logging().check(looping(line(61, 12.0, "json.dump(state, handle)", "json.encoder.iterencode")))
     assert finding.title == (
         "train.py:61 writes or encodes text and files for 25 % of each 48 ms step: `json.dump(state, handle)`"
     )
@@ -89,24 +90,38 @@ def test_a_line_that_writes_is_named_with_its_place_and_its_cure():
 
 
 @pytest.mark.parametrize(
-    ("source", "leaf", "does"),
+    ("source", "leaf", "does", "rule"),
     [
-        ("print(f'{loss.item():.3f}')", "", "prints"),
-        ("bar.set_postfix(loss=loss.item())", "tqdm.std.refresh", "progress bar"),
-        ("log.info('loss %s', loss)", "logging.Handler.emit", "logs"),
-        ("writer.add_scalar('loss', loss, step)", "", "logs"),
-        ("time.sleep(0.01)", "", "sleeps"),
-        ("ema = copy.deepcopy(model)", "copy._reconstruct", "copies"),
-        ("acc = accuracy_score(y, p)", "sklearn.metrics._classification.accuracy_score", "metrics"),
-        ("total += loss.item()", "", "Python numbers"),
-        ("batch = next(stream)", "", "makes the batch"),
-        ("gc.collect()", "", "garbage"),
-        ("for p in params: norm += p", "", "runs Python"),
+        ("print(f'{loss.item():.3f}')", "", "prints", "host/logging"),
+        ("bar.set_postfix(loss=loss.item())", "tqdm.std.refresh", "progress bar", "host/progress-bar"),
+        ("log.info('loss %s', loss)", "logging.Handler.emit", "logs", "host/logging"),
+        ("writer.add_scalar('loss', loss, step)", "", "logs", "host/logging"),
+        ("time.sleep(0.01)", "", "sleeps", "host/python-line"),
+        ("shadow.mul_(0.999).add_(weight, alpha=0.001)", "", "averages weights", "host/ema-loop"),
+        ("p_ema.lerp_(p, 0.01)", "", "averages weights", "host/ema-loop"),
+        ("progress.update(task, advance=1)", "rich.live.Live.refresh", "progress bar", "host/progress-bar"),
+        ("ema = copy.deepcopy(model)", "copy._reconstruct", "copies", "host/deepcopy"),
+        ("acc = accuracy_score(y, p)", "sklearn.metrics._classification.accuracy_score", "metrics", "host/metrics"),
+        ("total += loss.item()", "", "Python numbers", "host/python-line"),
+        ("batch = next(stream)", "", "makes the batch", "host/python-line"),
+        ("gc.collect()", "", "garbage", "host/python-line"),
+        ("for p in params: norm += p", "", "runs Python", "host/python-line"),
     ],
 )
-def test_what_a_line_does_is_told_from_its_text_or_from_what_ran(source, leaf, does):
-    (finding,) = PythonLine().check(looping(line(61, 12.0, source, leaf)))
-    assert does in finding.title
+def test_what_a_line_does_is_told_from_its_text_or_from_what_ran(source, leaf, does, rule):
+    found = [f for f in judge(looping(line(61, 12.0, source, leaf))).findings if f.rule.startswith("host/")]
+    assert [finding.rule for finding in found] == [rule]
+    assert does in found[0].title
+
+
+def test_a_trainers_own_argument_comes_before_the_line():
+    said = looping(line(61, 12.0, "self.log('loss', loss)", "wandb.sdk.wandb_run.log"))
+    given = replace(said.settings, values={"frameworks": ["lightning"]})
+    (finding,) = Logging().check(replace(said, settings=given))
+    assert finding.fix.code.startswith("# with Lightning:\nTrainer(log_every_n_steps=50)\n")
+    assert "if step % 50 == 0:" in finding.fix.code
+    (finding,) = Logging().check(said)
+    assert "Lightning" not in finding.fix.code
 
 
 def test_a_batch_made_by_hand_is_a_matter_of_data():
@@ -118,7 +133,7 @@ def test_a_batch_made_by_hand_is_a_matter_of_data():
 def test_the_models_arithmetic_in_forward_is_not_called_host_overhead():
     layer = line(12, 9.0, "x = F.relu(self.conv(x))", "torch.nn.functional.relu")
     assert not isinstance(PythonLine().check(looping(layer, stage="forward")), list)
-    (finding,) = PythonLine().check(looping(line(48, 8.0, "print(loss)"), stage="forward"))
+    (finding,) = Logging().check(looping(line(48, 8.0, "print(loss)"), stage="forward"))
     assert "train.py:48" in finding.title
 
 
@@ -139,7 +154,8 @@ def test_the_lines_of_one_function_count_together():
 
 
 def test_a_line_seen_too_rarely_is_not_named():
-    assert isinstance(PythonLine().check(looping(line(61, 12.0, "print(x)", samples=3))), Abstention)
+    assert isinstance(Logging().check(looping(line(61, 12.0, "print(x)", samples=3))), Abstention)
+    assert isinstance(PythonLine().check(looping(line(61, 12.0, "track(x)", samples=3))), Abstention)
 
 
 def test_a_comment_does_not_tell_what_a_line_does():
@@ -149,7 +165,7 @@ def test_a_comment_does_not_tell_what_a_line_does():
 
 def test_two_costly_lines_are_two_findings_and_one_comment_silences_one_of_them():
     both = looping(line(61, 8.0, "print(loss)"), line(62, 5.0, "log.info(loss)"))
-    comments = {62: "log.info(loss)  # prof: ignore[host/python-line]"}
+    comments = {62: "log.info(loss)  # prof: ignore[host/logging]"}
     judgement = judge(both, read_line=lambda file, at: comments.get(at, ""))
     assert [finding.fix.line for finding in judgement.findings] == [61]
     assert [finding.fix.line for finding in judgement.silenced] == [62]
@@ -212,7 +228,7 @@ def test_a_healthy_training_is_compute_and_nothing_warns():
 
 def test_healthy_gives_way_to_a_warning():
     judgement = judge(looping(line(61, 12.0, "print(loss)")))
-    assert ("compute/healthy", "host/python-line") in [(f.rule, by) for f, by in judgement.folded]
+    assert ("compute/healthy", "host/logging") in [(f.rule, by) for f, by in judgement.folded]
 
 
 def test_a_step_that_is_not_arithmetic_is_not_called_healthy():
@@ -242,7 +258,7 @@ def test_named_lines_leave_nothing_unnamed():
 
 def test_a_trifle_is_no_finding_on_a_noisy_run():
     noisy = replace(steps(48.0), noise_ms=13.0)
-    assert not PythonLine().check(looping(line(61, 12.0, "print(loss)"), steps=noisy))
+    assert not Logging().check(looping(line(61, 12.0, "print(loss)"), steps=noisy))
 
 
 @pytest.mark.parametrize("machine", [cpu(), cpu(None)])

@@ -3,7 +3,7 @@
 Planted: json.dumps and fsync in each step
 Where:   log.write(json.dumps({"step": step, "predictions": predictions.tolist()}) + "\\n")
 Verdict: host-overhead
-Rule:    host/python-line
+Rule:    host/logging
 Cured:   --cured logs every fiftieth step
 """
 

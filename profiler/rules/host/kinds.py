@@ -7,11 +7,16 @@ Out: its `Kind`.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from profiler.analysis.facts import LineTime
 from profiler.rules.base import Bottleneck
 
+_LOG_LESS = {
+    "transformers": 'TrainingArguments(logging_steps=50, report_to="none")',
+    "lightning": "Trainer(log_every_n_steps=50)",
+}
 _EVERY = "if step % 50 == 0:  # step: your loop's counter\n    {source}"
 
 
@@ -23,14 +28,19 @@ class Kind:
     summary: str  # what to change, one imperative sentence
     code: str  # to paste; `{source}` is the user's line
     least: float  # at least this share of the line's time goes
+    most: float = 1.0  # and at most this
     leaf: str = r"(?!)"  # pattern of the function that ran
     source: str = r"(?!)"  # pattern of the line's text
     everywhere: bool = True  # told from the model's arithmetic, and so named in forward and optimizer too
     bottleneck: Bottleneck = Bottleneck.HOST_OVERHEAD
+    rule: str = "host/python-line"  # the rule that speaks of it
+    functions: bool = False  # the name of the function that holds the line may tell as well
+    arguments: Mapping[str, str] = field(default_factory=dict)  # the trainer's own way, by framework
 
     def is_of(self, line: LineTime) -> bool:
         """Whether the line is of this kind."""
-        return bool(re.search(self.leaf, line.leaf) or re.search(self.source, _without_comment(line.source)))
+        texts = [_without_comment(line.source), *([f"{line.site.function}("] if self.functions else [])]
+        return bool(re.search(self.leaf, line.leaf)) or any(re.search(self.source, text) for text in texts)
 
 
 KINDS = (
@@ -47,7 +57,12 @@ KINDS = (
         "bar = tqdm(loader, mininterval=1.0)  # and set_postfix(..., refresh=False)\n" + _EVERY,
         0.85,
         leaf=r"^(tqdm|rich|alive_progress)\b",
-        source=r"\btqdm\b|\.set_postfix|\.set_description",
+        source=r"\btqdm\b|\.set_postfix|\.set_description|\b(progress|bar|pbar)\w*\.(update|advance)\(",
+        rule="host/progress-bar",
+        arguments={
+            "transformers": "TrainingArguments(disable_tqdm=True)",
+            "lightning": "TQDMProgressBar(refresh_rate=50)  # in Trainer(callbacks=[...])",
+        },
     ),
     Kind(
         "logs",
@@ -56,6 +71,8 @@ KINDS = (
         0.95,
         leaf=r"^(logging|wandb|mlflow|tensorboard|torch\.utils\.tensorboard|loguru|neptune|comet_ml)\b",
         source=r"\b(log|logger|logging)\.(debug|info|warning|error|log)\(|\.add_(scalar|histogram|image)s?\(|\bwandb\.|\bmlflow\.",
+        rule="host/logging",
+        arguments=_LOG_LESS,
     ),
     Kind(
         "writes or encodes text and files",
@@ -64,6 +81,8 @@ KINDS = (
         0.95,
         leaf=r"^(json|pickle|yaml|csv|zipfile|gzip|codecs|io)\b|^torch\.(serialization|save)|JSONEncoder",
         source=r"\b(json|pickle|yaml|csv)\.\w+\(|\b(torch|np|numpy)\.save\w*\(|\bopen\(|\.(write|writerow|flush|to_csv)\(",
+        rule="host/logging",
+        arguments=_LOG_LESS,
     ),
     Kind(
         "prints",
@@ -71,6 +90,23 @@ KINDS = (
         _EVERY,
         0.95,
         source=r"\bprint\(",
+        rule="host/logging",
+        arguments=_LOG_LESS,
+    ),
+    Kind(
+        "averages weights tensor by tensor",
+        "Update all of them in one call.",
+        "# once, before the loop:\n"
+        "update = torch.optim.swa_utils.get_ema_multi_avg_fn(0.999)  # your decay\n"
+        "averages, weights = [*ema.parameters()], [*model.parameters()]\n"
+        "# in the loop, instead of {source}\n"
+        "update(averages, weights, None)",
+        0.38,
+        most=0.9,
+        source=r"\b\w*(ema|avg|average|shadow|teacher|target|slow)\w*(\[[^\]]*\])?(\.data)?\.(mul_|lerp_|copy_)\(|\.mul_\(.*\)\.add_\(|\.lerp_\(",
+        everywhere=False,
+        rule="host/ema-loop",
+        arguments={"lightning": "WeightAveraging(avg_fn=get_ema_avg_fn(0.999))  # in Trainer(callbacks=[...])"},
     ),
     Kind(
         "copies objects in Python",
@@ -84,6 +120,7 @@ KINDS = (
         0.75,
         leaf=r"^copy\b|^copy\.",
         source=r"\bdeepcopy\(|\bcopy\.copy\(",
+        rule="host/deepcopy",
     ),
     Kind(
         "computes metrics",
@@ -92,6 +129,9 @@ KINDS = (
         0.95,
         leaf=r"^(sklearn|torchmetrics|scipy|pandas)\b",
         source=r"\w+_score\(|\bconfusion_matrix\(|\broc_\w+\(|\bclassification_report\(|\bmetrics?\.\w+\(",
+        rule="host/metrics",
+        functions=True,
+        arguments={"lightning": "self.log(..., on_step=False, on_epoch=True)"},
     ),
     Kind(
         "collects garbage or empties a cache",
@@ -142,10 +182,10 @@ MAKES_BATCHES = next(kind for kind in KINDS if kind.bottleneck is Bottleneck.DAT
 
 def kind_of(line: LineTime) -> Kind:
     """What the line does; `PLAIN` where neither its text nor its function tells."""
-    return next(
-        (kind for kind in KINDS if kind.is_of(line)),
-        MAKES_BATCHES if re.search(MAKES_BATCHES.source, f"{line.site.function}(") else PLAIN,
-    )
+    by_text = next((kind for kind in KINDS if kind.is_of(line)), PLAIN)
+    if by_text is PLAIN and re.search(MAKES_BATCHES.source, f"{line.site.function}("):
+        return MAKES_BATCHES
+    return by_text
 
 
 def _without_comment(source: str) -> str:

@@ -1,0 +1,94 @@
+"""What the rules of one costly Python line share.
+
+In:  the lines that the sampler saw in `other`, `forward` and `optimizer`.
+Out: findings of the lines whose kind is the rule's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import ClassVar
+
+from profiler.analysis.facts import Facts, LineTime, StageFacts
+from profiler.rules.base import Bottleneck, Finding, Fix, Gain, Outcome, Rule, Threshold
+from profiler.rules.evidence import step_ms, worth
+from profiler.rules.frameworks import with_arguments
+from profiler.rules.host.kinds import Kind, kind_of
+from profiler.rules.lines import by_line, standing_out
+from profiler.rules.phrases import ms, percent, place
+
+MOST_FINDINGS = 3
+
+
+class LineRule(Rule):
+    """Names lines of one or more kinds; no rule itself. Subclasses set `threshold` and `samples`."""
+
+    bottleneck = Bottleneck.HOST_OVERHEAD
+    threshold: ClassVar[Threshold]  # share of the step spent at one line
+    samples: ClassVar[Threshold]  # of the line, below which it is not named
+
+    def check(self, facts: Facts) -> Outcome:
+        """Name the lines that cost."""
+        whole = step_ms(facts)
+        found: list[Finding] = []
+        thin = False
+        for stage, line, kind in self._suspects(facts, whole):
+            if line.samples < self.samples.value:
+                thin = True
+                continue
+            finding = self._finding(facts, whole, stage, line, kind)
+            if finding is not None:
+                found.append(finding)
+        if found:
+            return sorted(found, key=lambda finding: -finding.recoverable_ms)[:MOST_FINDINGS]
+        return self.abstain("too few samples of the costly lines were taken to name them") if thin else None
+
+    def _suspects(self, facts: Facts, whole: float) -> Iterator[tuple[StageFacts, LineTime, Kind]]:
+        for name in ("other", "forward", "optimizer"):
+            stage = facts.stages.get(name)
+            if stage is None or (name == "other" and "forward" not in facts.stages):
+                continue
+            enough_ms = self.threshold.value * whole
+            for line in standing_out(stage.lines, enough_ms) if name == "other" else by_line(stage.lines):
+                kind = kind_of(line)
+                if kind.rule != self.id or line.ms_per_step < enough_ms:
+                    continue
+                if name == "other" or kind.everywhere:
+                    yield stage, line, kind
+
+    def _finding(self, facts: Facts, whole: float, stage: StageFacts, line: LineTime, kind: Kind) -> Finding | None:
+        error = min(0.3, 1 / math.sqrt(line.samples))
+        saves_high = min(kind.most * line.ms_per_step * (1 + error), stage.mean_ms)
+        gain = Gain.of(whole, kind.least * line.ms_per_step * (1 - error), saves_high)
+        if not worth(facts, line.ms_per_step):
+            return None
+        source = line.source.strip()
+        where = place(line.site, facts)
+        ran = f" What ran there was {line.leaf}." if line.leaf else ""
+        function = f" in {line.site.function}()" if line.site.function not in ("", "<module>") else ""
+        between = "between the stages" if stage.name == "other" else f"within {stage.name}"
+        return self.finding(
+            title=(
+                f"{where} {kind.does} for {percent(line.ms_per_step / whole)} of each {ms(whole)} step"
+                + (f": `{source}`" if source else "")
+            ),
+            why=(
+                f"The training thread was at this line{function} in {percent(line.share_of_stage)} of the "
+                f"samples of {stage.name}, {between}: {ms(line.ms_per_step)} a step.{ran}"
+            ),
+            evidence={
+                "line_ms": line.ms_per_step,
+                "line_share": line.ms_per_step / whole,
+                "samples": float(line.samples),
+                "step_ms": whole,
+            },
+            fix=Fix.at(
+                line.site,
+                kind.summary,
+                with_arguments(kind.code.replace("{source}", source or "..."), facts, kind.arguments),
+            ),
+            gain=gain,
+            step_ms=whole,
+            bottleneck=kind.bottleneck,
+        )
