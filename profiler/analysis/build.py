@@ -22,6 +22,7 @@ from profiler.analysis.machine import machine_of
 from profiler.analysis.measured import Measured, measured_steps
 from profiler.analysis.memory import memory_facts
 from profiler.analysis.notices import missing_steps, notices_of
+from profiler.analysis.ranks.job import Read, is_job, read_job
 from profiler.analysis.settings import settings_of
 from profiler.analysis.spans import span_facts
 from profiler.analysis.stages import call_sites, stage_facts
@@ -57,6 +58,15 @@ def read_facts(run_dir: Path) -> Facts:
     directories = layout.process_directories(run_dir)
     if run_json is None and not processes and not directories:
         raise ProfError(f"{run_dir} holds no recorded events: it is not the folder of a run, or its record is gone.")
+
+    def read_one(directory: Path) -> Read:
+        training = _read_training(directory, processes)
+        facts = _facts(run_dir, run_json or {}, processes, [training], linecache.getline)
+        return Read(facts, training.folded, training.notes)
+
+    job = read_job(directories, read_one) if is_job(directories) else None
+    if job is not None:
+        return job
     trainings = [_read_training(directory, processes) for directory in directories]
     return _facts(run_dir, run_json or {}, processes, trainings, linecache.getline)
 

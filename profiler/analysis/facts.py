@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from profiler.analysis.device_facts import DeviceFacts
+from profiler.analysis.rank_facts import RanksFacts
 from profiler.analysis.site import Site
 
 
@@ -286,6 +287,7 @@ class Facts:
     gc_steps: int = 0  # measured steps in which garbage was collected
     root: str = ""  # folder against which the user's files are shown
     device: DeviceFacts | None = None  # None: the device's own clock was not read
+    ranks: RanksFacts | None = None  # None: one rank. The other facts are then those of the typical rank
 
     def stage_ms(self, name: str) -> float:
         """Mean milliseconds of a stage per step; 0 when the stage was not measured."""

@@ -45,11 +45,6 @@ def notices_of(training: Recorded, trainings: Sequence[Recorded]) -> tuple[str, 
             f"{folded.lost_segments} {many} of the record were dropped to stay within its disk limit; "
             "their steps are not counted"
         )
-    ranks = len({other.directory.parent for other in trainings})
-    if ranks > 1:
-        found.append(f"{ranks} ranks were recorded; these are the facts of rank 0, the others are not analysed here")
-    elif trainings and training.directory.parent.name not in ("rank-00000", ""):
-        found.append(f"rank 0 was not recorded: these are the facts of {training.directory.parent.name}")
     columns = folded.steps.columns()
     if columns and int(columns["weight"].max()) > 1:
         found.append(

@@ -6,6 +6,7 @@
         <stream>-000000.tape …           events, 1 MiB a segment; streams: thread-<n>, sampler, worker-<pid>
         notes.jsonl                      settings, sites, one JSON object a line
         folded.npz                       what older segments were reduced to
+        rank.json, facts.json            of a job of several ranks: what is merged, and all facts of this one
     <run>/summary.json, report.html      the result
 
 Standard library only: this module is imported into the user's training process.
@@ -23,6 +24,8 @@ REPORT_HTML = "report.html"
 PROCESSES = "processes"
 NOTES = "notes.jsonl"
 FOLDED = "folded.npz"
+RANK_JSON = "rank.json"
+FACTS_JSON = "facts.json"
 
 _TAPE = re.compile(r"^(?P<stream>[a-z]+(?:-\d+)?)-(?P<seq>\d{6,})\.tape$")
 

@@ -476,7 +476,7 @@ def test_of_several_processes_the_one_that_trained_most_is_the_run(tmp_path: Pat
     assert facts.run.other_trainings == 1
 
 
-def test_other_ranks_are_told_and_rank_0_is_analysed(tmp_path: Path) -> None:
+def test_ranks_of_different_length_are_laid_side_by_side_and_it_is_said(tmp_path: Path) -> None:
     run = tmp_path / "run"
     plain_run(run, steps=20)
     tape = Training()
@@ -484,10 +484,12 @@ def test_other_ranks_are_told_and_rank_0_is_analysed(tmp_path: Path) -> None:
         tape.step()
     tape.write(layout.rank_directory(run, 1) / "300")
     facts = read_facts(run)
-    assert facts.steps is not None
-    assert facts.steps.count == 20
+    assert facts.steps is not None and facts.ranks is not None
     assert facts.run.ranks == 2
-    assert any("2 ranks were recorded" in notice for notice in facts.notices)
+    assert facts.ranks.recorded == (0, 1)
+    assert [row.steps for row in facts.ranks.rows] == [20, 99]
+    assert any("between 20 and 99 steps" in notice for notice in facts.notices)
+    assert read_facts(run) == facts  # from what the ranks left of themselves, too
 
 
 def test_our_own_errors_are_told_first(tmp_path: Path) -> None:

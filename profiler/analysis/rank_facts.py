@@ -1,0 +1,255 @@
+"""Facts of the ranks of a job: what each rank reduces itself to, and what they come to together.
+
+Values only. `RankFacts` is what a rank leaves in its folder, a few kilobytes; merging reads nothing else. Times are
+milliseconds and means per step over the measured steps unless the name says otherwise; `None` means *not measured*.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from profiler.analysis.site import Site
+
+FORMAT = 1  # of a rank's facts as they lie on the disk
+SPAN_CAUSES = ("checkpoint", "evaluation", "compile")
+
+
+@dataclass(frozen=True, slots=True)
+class RankLine:
+    """A line of the user's in one stage of one rank."""
+
+    site: Site
+    leaf: str  # the function that really ran there; "" when it is the line itself
+    ms: float
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RankStage:
+    """One stage of one rank."""
+
+    mean_ms: float
+    median_ms: float
+    p95_ms: float
+    call: Site | None = None
+    lines: tuple[RankLine, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """Messages of one kind, type and size (within a factor of two) in one group."""
+
+    kind: str  # as `vocabulary.COLLECTIVES`
+    group: str
+    group_size: int
+    backend: str
+    dtype: str | None
+    calls: float  # per step
+    bytes: float  # per call
+    blocked_ms: float | None  # per call, mean, waiting for late ranks included; None: only issued
+    shortest_ms: float | None  # the shortest call
+    asynchronous: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """DistributedDataParallel, as its reducer describes itself."""
+
+    module: str
+    bucket_cap_bytes: int | None
+    bucket_bytes: tuple[int, ...]
+    parameter_bytes: int
+    parameter_tensors: int
+    unused_parameter_bytes: int
+    dtypes: str
+    find_unused_parameters: bool
+    gradient_as_bucket_view: bool
+    static_graph: bool
+    comm_hook: str | None
+    buffers_broadcast: bool
+    synced: int  # backward passes that reduced
+    unsynced: int  # and those under `no_sync`
+    samples: int  # iterations that the next three are means over
+    total_ms: float | None  # from the first bucket's start to the end of the reduction
+    hidden_ms: float | None  # of it, while backward still computed
+    compute_ms: float | None  # of the backward pass
+
+
+@dataclass(frozen=True, slots=True)
+class LastSeen:
+    """Where a rank stood when its record ended."""
+
+    doing: str  # a collective, a stage or a span; "" for none
+    communicating: bool
+    raised: bool  # it left that by an exception
+    for_s: float  # between its beginning and the last sign of life
+    unix_s: float  # of the last sign of life
+    site: Site | None
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Steps in detail: the same numbers on each rank, so that they can be laid side by side.
+
+    Columns are little-endian 32-bit floats, milliseconds, but for `start` (64-bit integers, ns of the rank's clock).
+    They are the stages by name; `gap`: time outside of steps before this one; `gc`; and for each phase with
+    collectives that end together `comm_<phase>` (blocked), `from_<phase>`, `to_<phase>` (since the step's start).
+    """
+
+    index: bytes = b""  # little-endian 32-bit integers
+    start: bytes = b""
+    left_out: bytes = b""  # one byte a step: 1 where something of ours ran, or before warm-up ended
+    columns: dict[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RankFacts:
+    """All that is kept of one rank for the job."""
+
+    format: int
+    rank: int
+    world_size: int
+    pid: int
+    host: str
+    boot_id: str
+    backend: str
+    device: str
+    torch: str | None
+    ended: bool  # in an orderly way
+    disabled: str | None  # an error of ours switched the recording off
+    duration_s: float
+    steps: int
+    measured: int
+    step_median_ms: float | None
+    step_mean_ms: float | None
+    step_noise_ms: float
+    micro_batches: float
+    stages: dict[str, RankStage]
+    calls: dict[str, float]  # collectives per step by kind
+    blocked_ms: dict[str, float]  # blocked by kind
+    phases_ms: dict[str, float]  # blocked in collectives that end together, by phase
+    exchanges: tuple[Exchange, ...]
+    reduction: Reduction | None
+    gc_ms: float | None
+    items: float | None  # per batch
+    load_ms: float | None  # per batch, as are the next two
+    preprocess_ms: float | None
+    collate_ms: float | None
+    spans_s: dict[str, float]  # checkpoint, evaluation, …: seconds in all
+    span_sites: dict[str, Site]
+    peak_rss_bytes: int | None
+    peak_device_bytes: int | None
+    last: LastSeen | None
+    lost_steps: bool  # part of the record was dropped: its steps can't be numbered
+    series: Series
+
+
+# the job
+
+
+@dataclass(frozen=True, slots=True)
+class RankRow:
+    """One rank in the job's table."""
+
+    rank: int
+    host: str
+    state: str  # "ok", or what was wrong
+    steps: int
+    step_ms: float | None
+    stages_ms: dict[str, float]
+    waiting_ms: float | None  # blocked until a later rank came; None: not told
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """What one rank does longer than the others."""
+
+    what: str  # a stage; "gap"; "gc" where garbage collection is the larger part of it
+    ms: float  # longer than the typical other rank, per step
+    own_ms: float
+    others_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class LateRank:
+    """The rank that the others wait for."""
+
+    rank: int
+    late_ms: float  # mean over the compared steps: what the others wait for it
+    share_of_steps: float  # in which it was the last to come
+    share_of_waiting: float  # of all waiting for late ranks, what is due to it
+    causes: tuple[Cause, ...]  # longest first
+    line: RankLine | None  # of the user's, where the longest cause has one that the others have not or have shorter
+    span: str | None  # where the cause is "gap": what ran outside of its steps
+    span_site: Site | None
+    uniformly_slower: float | None  # factor by which all of its computing is slower, where it is one factor
+    items_ratio: float | None  # items of its batches against the others'
+    worker_part: str | None  # where it waits for data: "load", "preprocess" or "collate", whichever differs most
+
+
+@dataclass(frozen=True, slots=True)
+class CollectiveRow:
+    """Messages of one kind and size, over all ranks."""
+
+    kind: str
+    group: str
+    group_size: int
+    backend: str
+    dtype: str | None
+    calls: float  # per step and rank
+    bytes: float
+    ms: float | None  # per call, on the rank that waits least: the transfer
+    shortest_ms: float | None
+    gigabytes_per_s: float | None  # algorithm bandwidth: bytes ÷ time of that rank
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """How the ranks' clocks were brought together."""
+
+    method: str  # "one host", "collectives", or why they were not
+    aligned: bool
+    error_ms: float  # half width of the widest interval that holds an offset
+    largest_offset_ms: float
+    largest_drift_ppm: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hang:
+    """A collective that did not end."""
+
+    collective: str
+    arrived: tuple[int, ...]
+    absent: tuple[int, ...]
+    for_s: float
+    sites: dict[str, Site]  # where each rank stood, by its number (as text, for JSON)
+    doing: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class RanksFacts:
+    """The job: all its ranks side by side."""
+
+    world_size: int
+    hosts: int
+    recorded: tuple[int, ...]
+    missing: tuple[int, ...]  # expected, and left no record
+    typical: int
+    slowest: int | None  # most work of its own per step, where it differs
+    compared_steps: int
+    step_ms: float | None  # mean over ranks
+    exposed_ms: float | None  # communication that holds the step up; mean over ranks
+    network_ms: float | None  # of it, what the rank that waits least needs: transfer
+    waiting_ms: float | None  # of it, waiting for ranks that come late
+    hidden_ms: float | None  # communication that ran while backward computed (DDP's own figure)
+    phases_ms: dict[str, float]  # exposed, by phase of the step
+    rows: tuple[RankRow, ...]
+    late: LateRank | None  # one rank to which most of the waiting is due
+    turns_ms: float | None  # waiting while ranks take turns in being late
+    collectives: tuple[CollectiveRow, ...]
+    reduction: Reduction | None
+    backend: str
+    clocks: Clocks
+    hang: Hang | None
+    withheld: dict[str, str]  # what is not said → why
+    notices: tuple[str, ...]

@@ -1,0 +1,103 @@
+"""A run of several ranks: reduce each that was not reduced yet, and merge what they left.
+
+In:  the folders of the training processes, and how one of them is read.
+Out: the facts of the typical rank, with the job's in `Facts.ranks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from profiler.analysis.facts import Facts
+from profiler.analysis.folded import Folded
+from profiler.analysis.rank_facts import RankFacts
+from profiler.analysis.ranks import kept
+from profiler.analysis.ranks.merge import merge
+from profiler.analysis.ranks.reduce import rank_facts
+from profiler.record import layout, reader
+from profiler.record.reader import of_kind
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """One training process as it was read."""
+
+    facts: Facts
+    folded: Folded
+    notes: list[dict[str, Any]]
+
+
+ReadOne = Callable[[Path], Read]
+
+
+def is_job(directories: Sequence[Path]) -> bool:
+    """Whether these processes are ranks of one job: they say so, or there is a folder for more than one rank."""
+    if len({directory.parent for directory in directories}) > 1:
+        return True
+    for directory in directories:
+        if (directory / layout.RANK_JSON).exists():
+            return True
+        if any(int(note.get("world_size") or 1) > 1 for note in _rank_notes(directory)):
+            return True
+    return False
+
+
+def _rank_notes(directory: Path) -> list[dict[str, Any]]:
+    """The notes in which the process says its rank; most runs have none, and their notes are not taken apart."""
+    try:
+        joined = b'"kind": "rank"' in (directory / layout.NOTES).read_bytes()
+    except OSError:
+        return []
+    return of_kind(reader.read_notes(directory)[0], "rank") if joined else []
+
+
+def read_job(directories: Sequence[Path], read_one: ReadOne) -> Facts | None:
+    """The job's facts; None where no process of it trained on a rank."""
+    found: dict[int, list[tuple[RankFacts, Path]]] = {}
+    unreadable = []
+    for directory in directories:
+        rank = reduced(directory, read_one)
+        if rank is not None:
+            found.setdefault(rank.rank, []).append((rank, directory))
+        elif kept.is_of_another_version(directory):
+            unreadable.append(directory.parent.name)
+    chosen = {number: max(each, key=lambda item: (item[0].steps, item[0].duration_s)) for number, each in found.items()}
+    job = merge([rank for rank, _ in chosen.values()])
+    if job is None:
+        return None
+    restarts = sum(len([1 for rank, _ in each if rank.steps]) > 1 for each in found.values())
+    whole = kept.read_whole(chosen[job.typical][1]) if _left(chosen[job.typical][1]) else None
+    if whole is None:
+        whole = read_one(chosen[job.typical][1]).facts
+    notices = list(job.notices)
+    if unreadable:
+        notices.append(f"{', '.join(sorted(unreadable))} can't be read: another version of prof reduced it")
+    if restarts:
+        notices.append(f"{restarts} ranks were started more than once: of each, the process with most steps is judged")
+    job = replace(job, notices=tuple(notices))
+    run = replace(whole.run, ranks=job.world_size)
+    return replace(whole, run=run, ranks=job, notices=(*notices, *whole.notices))
+
+
+def _left(directory: Path) -> bool:
+    return (directory / layout.FACTS_JSON).exists()
+
+
+def reduced(directory: Path, read_one: ReadOne) -> RankFacts | None:
+    """A process's facts for the job, made and kept where they were not there; None for one that is no rank."""
+    known = kept.read_rank(directory)
+    if known is not None or not kept.has_record(directory):
+        return known
+    one = read_one(directory)
+    joined = (of_kind(one.notes, "rank") or [{}])[-1]
+    if not joined and not one.folded.carry.steps:
+        return None  # the launcher itself, or a process that helps
+    number = joined.get("rank")
+    if not isinstance(number, int):
+        number = int(directory.parent.name.removeprefix("rank-"))
+    rank = rank_facts(one.facts, one.folded, one.notes, directory, number)
+    kept.write(directory, rank, one.facts)
+    return rank

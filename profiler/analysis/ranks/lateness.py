@@ -1,0 +1,199 @@
+"""Which rank the others wait for, how much of communication is waiting, and what makes the rank late.
+
+In:  matched steps of ranks.
+Out: `Waiting`: transfer and waiting parted; `LateRank` where most of the waiting is due to one.
+
+In a collective that ends for nobody before the last rank has come, the rank that comes last waits least: what it is
+blocked for is the transfer, and what the others are blocked for beyond that is their wait for it. Only durations are
+compared, so that clocks don't matter. Within a phase of a step the collectives are taken together; where ranks take
+turns in being late within one phase, a part of the waiting is counted as transfer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from profiler.analysis.rank_facts import Cause, LateRank, RankFacts, RankLine
+from profiler.analysis.ranks.matched import Floats, Ints, Matched
+from profiler.record.vocabulary import STAGE_ORDER
+
+_OWN_STAGES = tuple(name for name in STAGE_ORDER if name != "communication")
+_COMPUTE = ("forward", "backward", "optimizer")
+ONE_RANK_SHARE = 0.7  # of all waiting, due to one rank, from which it is called late
+_UNIFORM = 0.12  # spread of the factors by which stages are slower that still counts as one factor
+_SLOWER = 1.1  # a factor below this is no slower computing
+_CAUSE_SHARE = 0.1  # causes smaller than this part of the lateness are left out
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Blocked time in collectives that end together, parted. Means per compared step, ms."""
+
+    transfer_ms: float
+    by_rank_ms: tuple[float, ...]  # waiting of each rank
+    late: tuple[float, ...]  # waiting of a typical other rank that is due to each rank
+    share_of_steps: tuple[float, ...]  # in which each rank came last
+    last: Ints  # the row of the rank that came last, by step
+    loss: Floats  # what a typical other rank waited for it, by step
+
+    @property
+    def mean_ms(self) -> float:
+        """Mean over ranks."""
+        return float(np.mean(self.by_rank_ms))
+
+
+def waiting(matched: Matched) -> Waiting | None:
+    """Part transfer from waiting; None where no collective ends together."""
+    if not matched.phases or len(matched.ranks) < 2:
+        return None
+    excess = np.zeros(matched.start_ns.shape)
+    transfer = np.zeros(len(matched.index))
+    for phase in matched.phases:
+        blocked = matched.column(f"comm_{phase}")
+        least = blocked.min(axis=0)
+        transfer += least
+        excess += blocked - least
+    last = np.argmin(excess, axis=0)
+    others = excess.copy()
+    others[last, np.arange(len(last))] = np.nan
+    loss = np.nanmedian(others, axis=0) - excess.min(axis=0)
+    count = len(matched.ranks)
+    due = np.bincount(last, weights=loss, minlength=count) / len(last)
+    often = np.bincount(last, minlength=count) / len(last)
+    return Waiting(
+        transfer_ms=float(transfer.mean()),
+        by_rank_ms=tuple(excess.mean(axis=1).tolist()),
+        late=tuple(due.tolist()),
+        share_of_steps=tuple(often.tolist()),
+        last=last,
+        loss=loss,
+    )
+
+
+def late_rank(ranks: Sequence[RankFacts], matched: Matched, wait: Waiting, arrival: Floats | None) -> LateRank | str:
+    """The rank to which most of the waiting is due; why it can't be named where it can't.
+
+    `arrival` is when the ranks came, on one clock, and has to agree; None: clocks that could not be compared.
+    """
+    whole = sum(wait.late)
+    row = int(np.argmax(wait.late))
+    if whole <= 0 or wait.late[row] < ONE_RANK_SHARE * whole:
+        return "the ranks take turns in being late"
+    if arrival is None:
+        return "the ranks' clocks could not be brought together"
+    if not _came_last(wait, arrival, row):
+        return "the rank that waits least is not the one that comes last"
+    causes = _causes(matched, row, wait.late[row])
+    first = causes[0].what if causes else ""
+    span = _span(ranks, row) if first == "gap" else None
+    return LateRank(
+        rank=matched.ranks[row],
+        late_ms=wait.late[row],
+        share_of_steps=wait.share_of_steps[row],
+        share_of_waiting=wait.late[row] / whole,
+        causes=causes,
+        line=_line(ranks, row, first),
+        span=span,
+        span_site=ranks[row].span_sites.get(span) if span else None,
+        uniformly_slower=_uniformly_slower(matched, row),
+        items_ratio=_ratio([rank.items for rank in ranks], row),
+        worker_part=_worker_part(ranks, row) if first == "data_wait" else None,
+    )
+
+
+def _came_last(wait: Waiting, arrival: Floats, row: int) -> bool:
+    """Whether it really arrived last in most of the steps in which it waited least, by weight of what that cost."""
+    mine = wait.last == row
+    weight = np.maximum(wait.loss[mine], 0)
+    really = np.argmax(arrival[:, mine], axis=0) == row
+    return bool(weight[really].sum() >= 0.5 * weight.sum())
+
+
+def _causes(matched: Matched, row: int, late_ms: float) -> tuple[Cause, ...]:
+    """What the rank does longer than the typical other one, longest first."""
+    found = []
+    for name in (*_OWN_STAGES, "gap"):
+        means = matched.column(name).mean(axis=1)
+        others = float(np.median(np.delete(means, row)))
+        more = float(means[row]) - others
+        if more >= _CAUSE_SHARE * late_ms:
+            found.append(Cause(name, more, float(means[row]), others))
+    found.sort(key=lambda cause: -cause.ms)
+    collected = matched.column("gc").mean(axis=1)
+    others = float(np.median(np.delete(collected, row)))
+    more = float(collected[row]) - others
+    if found and more >= 0.5 * found[0].ms:
+        found.insert(0, Cause("gc", more, float(collected[row]), others))
+    return tuple(found)
+
+
+def _line(ranks: Sequence[RankFacts], row: int, stage: str) -> RankLine | None:
+    """The user's line in that stage on which the rank spends most more than the others do."""
+    mine = ranks[row].stages.get(stage)
+    if mine is None or not mine.lines:
+        return None
+    best: tuple[float, RankLine] | None = None
+    for line in _by_place(mine.lines):
+        elsewhere = []
+        for other in (*ranks[:row], *ranks[row + 1 :]):
+            held = other.stages.get(stage)
+            same = [each.ms for each in (held.lines if held else ()) if each.site == line.site]
+            elsewhere.append(sum(same))
+        more = line.ms - float(np.median(elsewhere))
+        if more > 0 and (best is None or more > best[0]):
+            best = (more, line)
+    return best[1] if best else None
+
+
+def _by_place(lines: Sequence[RankLine]) -> list[RankLine]:
+    """One entry a line: the functions under it are added up, and the longest of them names it."""
+    merged: dict[tuple[str, int], RankLine] = {}
+    for line in lines:
+        key = (line.site.file, line.site.line)
+        known = merged.get(key)
+        merged[key] = line if known is None else RankLine(known.site, known.leaf, known.ms + line.ms, known.source)
+    return list(merged.values())
+
+
+def _span(ranks: Sequence[RankFacts], row: int) -> str | None:
+    """What the rank does outside of steps that the others do not."""
+    more = {}
+    for name, total in ranks[row].spans_s.items():
+        others = [rank.spans_s.get(name, 0.0) for rank in (*ranks[:row], *ranks[row + 1 :])]
+        more[name] = total - float(np.median(others))
+    name = max(more, key=lambda each: more[each], default="")
+    return name if more.get(name, 0.0) > 0 else None
+
+
+def _uniformly_slower(matched: Matched, row: int) -> float | None:
+    """By how much all computing is slower, where it is about one factor: a slow device, or a busy core."""
+    factors = []
+    for name in _COMPUTE:
+        means = matched.column(name).mean(axis=1)
+        others = float(np.median(np.delete(means, row)))
+        if others > 0.02 * float(matched.wall().mean()):
+            factors.append(float(means[row]) / others)
+    if len(factors) < 2 or min(factors) < _SLOWER or max(factors) - min(factors) > _UNIFORM * max(factors):
+        return None
+    return float(np.mean(factors))
+
+
+def _ratio(values: Sequence[float | None], row: int) -> float | None:
+    others = [value for value in (*values[:row], *values[row + 1 :]) if value]
+    mine = values[row]
+    return mine / float(np.median(others)) if mine and others else None
+
+
+def _worker_part(ranks: Sequence[RankFacts], row: int) -> str | None:
+    """Which part of making a batch takes it most longer than the others."""
+    more = {}
+    for part in ("load", "preprocess", "collate"):
+        values = [getattr(rank, f"{part}_ms") for rank in ranks]
+        if any(value is None for value in values):
+            return None
+        more[part] = values[row] - float(np.median(np.delete(values, row)))
+    part = max(more, key=lambda each: more[each])
+    return part if more[part] > 0 else None

@@ -1,0 +1,324 @@
+"""The job, from the facts of its ranks alone.
+
+In:  `RankFacts` of those ranks that left any.
+Out: `RanksFacts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from profiler.analysis.rank_facts import (
+    Clocks,
+    CollectiveRow,
+    Exchange,
+    Hang,
+    LateRank,
+    RankFacts,
+    RankRow,
+    RanksFacts,
+    Reduction,
+)
+from profiler.analysis.ranks import clocks, lateness
+from profiler.analysis.ranks.matched import Matched, match
+from profiler.record.vocabulary import COLLECTIVES, TOGETHER
+
+_HANG_S = 1.0
+_HANG_STEPS = 5  # a collective that held for so many steps
+_TIE_SHARE = 0.03  # of a step: ranks that differ less are equally typical
+_MOST_ROWS = 40
+_TOGETHER = {name for kind, name in COLLECTIVES.items() if kind <= TOGETHER}
+
+
+def merge(ranks: Sequence[RankFacts]) -> RanksFacts | None:
+    """Lay the ranks side by side; None where there are none."""
+    if not ranks:
+        return None
+    ranks = sorted(ranks, key=lambda rank: rank.rank)
+    world_size = max(max(rank.world_size for rank in ranks), ranks[-1].rank + 1)
+    judged = [rank for rank in ranks if rank.measured and not rank.lost_steps and rank.disabled is None]
+    matched = match(judged) if len(judged) > 1 else None
+    aligned, offsets = clocks.align(judged, matched)
+    withheld: dict[str, str] = {}
+    wait = _waiting(judged, matched, withheld)
+    late = _late(judged, matched, wait, aligned, offsets, withheld)
+    exposed = _mean([_stage_ms(rank, "communication") for rank in judged])
+    waited = dict(zip((rank.rank for rank in judged), wait.by_rank_ms, strict=True)) if wait else {}
+    rows = tuple(_row(rank, waited.get(rank.rank)) for rank in ranks)
+    return RanksFacts(
+        world_size=world_size,
+        hosts=len({rank.host for rank in ranks}),
+        recorded=tuple(rank.rank for rank in ranks),
+        missing=tuple(sorted(set(range(world_size)) - {rank.rank for rank in ranks})),
+        typical=_typical(judged or list(ranks), late),
+        slowest=_slowest(judged),
+        compared_steps=len(matched.index) if matched else 0,
+        step_ms=_mean([rank.step_mean_ms for rank in judged]),
+        exposed_ms=exposed,
+        network_ms=wait.transfer_ms if wait else None,
+        waiting_ms=wait.mean_ms if wait else None,
+        hidden_ms=_mean([rank.reduction.hidden_ms if rank.reduction else None for rank in judged]),
+        phases_ms=_phases(judged),
+        rows=rows,
+        late=late,
+        turns_ms=_turns(wait, late),
+        collectives=_collectives(judged),
+        reduction=_reduction(judged, late),
+        backend=next((rank.backend for rank in ranks if rank.backend), ""),
+        clocks=aligned,
+        hang=_hang(ranks),
+        withheld=withheld,
+        notices=_notices(ranks, world_size, judged),
+    )
+
+
+def _waiting(judged: Sequence[RankFacts], matched: Matched | None, withheld: dict[str, str]) -> lateness.Waiting | None:
+    """Transfer and waiting, where every collective that ends together is one of all ranks."""
+    if len(judged) < 2:
+        withheld["waiting"] = "fewer than two ranks left steps that can be compared"
+        return None
+    if matched is None:
+        withheld["waiting"] = "the ranks have too few steps in common"
+        return None
+    if any(rank.device != "cpu" for rank in judged) and not any(rank.backend == "gloo" for rank in judged):
+        withheld["waiting"] = "on this backend a collective returns to the host before it has run"
+        return None
+    small = {
+        exchange.group
+        for rank in judged
+        for exchange in rank.exchanges
+        if exchange.kind in _TOGETHER and 1 < exchange.group_size < rank.world_size
+    }
+    if small:
+        withheld["waiting"] = "collectives run in groups smaller than the job, whose waits are not those of all ranks"
+        return None
+    wait = lateness.waiting(matched)
+    if wait is None:
+        withheld["waiting"] = "no collective that ends for all ranks together was seen in the steps"
+    return wait
+
+
+def _late(
+    judged: Sequence[RankFacts],
+    matched: Matched | None,
+    wait: lateness.Waiting | None,
+    aligned: Clocks,
+    offsets: dict[str, clocks.Offset],
+    withheld: dict[str, str],
+) -> LateRank | None:
+    if wait is None or matched is None:
+        return None
+    phase = max(matched.phases, key=lambda name: float(matched.column(f"comm_{name}").sum()))
+    arrival = clocks.arrivals(judged, matched, offsets, phase) if aligned.aligned else None
+    found = lateness.late_rank(judged, matched, wait, arrival)
+    if isinstance(found, str):
+        withheld["late rank"] = found
+        return None
+    if aligned.error_ms > found.late_ms / 2:
+        withheld["late rank"] = "the error of the hosts' clocks is as large as what the ranks wait for each other"
+        return None
+    return found
+
+
+def _turns(wait: lateness.Waiting | None, late: LateRank | None) -> float | None:
+    """What a typical rank waits where no single rank is to blame."""
+    if wait is None:
+        return None
+    return sum(wait.late) - (late.late_ms if late else 0.0)
+
+
+def _row(rank: RankFacts, waiting_ms: float | None) -> RankRow:
+    return RankRow(
+        rank=rank.rank,
+        host=rank.host,
+        state=_state(rank),
+        steps=rank.steps,
+        step_ms=rank.step_mean_ms,
+        stages_ms={name: stage.mean_ms for name, stage in rank.stages.items()},
+        waiting_ms=waiting_ms,
+    )
+
+
+def _state(rank: RankFacts) -> str:
+    if rank.disabled is not None:
+        return "recording stopped by an error of its own"
+    if not rank.steps:
+        return "no step was seen"
+    if rank.lost_steps:
+        return "part of its record was dropped"
+    return "ok" if rank.ended else "ended without an orderly end"
+
+
+def _stage_ms(rank: RankFacts, stage: str) -> float | None:
+    found = rank.stages.get(stage)
+    return found.mean_ms if found else None
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _work(rank: RankFacts) -> float:
+    """What a rank does itself per step."""
+    return (rank.step_mean_ms or 0.0) - (_stage_ms(rank, "communication") or 0.0)
+
+
+def _typical(ranks: Sequence[RankFacts], late: LateRank | None) -> int:
+    """The rank nearest to the median of all stages; the lowest number where several are."""
+    names = sorted({name for rank in ranks for name in rank.stages})
+    if not names:
+        return ranks[0].rank
+    table = np.array([[_stage_ms(rank, name) or 0.0 for name in names] for rank in ranks])
+    distance = np.abs(table - np.median(table, axis=0)).sum(axis=1)
+    if late is not None:
+        distance[[rank.rank == late.rank for rank in ranks]] = np.inf
+    slack = _TIE_SHARE * float(table.sum(axis=1).mean())
+    return ranks[int(np.flatnonzero(distance <= distance.min() + slack)[0])].rank
+
+
+def _slowest(judged: Sequence[RankFacts]) -> int | None:
+    """The rank with most work of its own, where the difference is more than noise."""
+    if len(judged) < 2:
+        return None
+    work = np.array([_work(rank) for rank in judged])
+    row = int(np.argmax(work))
+    more = float(work[row] - np.median(np.delete(work, row)))
+    noise = max(_TIE_SHARE * (judged[row].step_mean_ms or 0.0), judged[row].step_noise_ms)
+    return judged[row].rank if more > noise else None
+
+
+def _phases(judged: Sequence[RankFacts]) -> dict[str, float]:
+    names = dict.fromkeys(name for rank in judged for name in rank.phases_ms)
+    return {name: float(np.mean([rank.phases_ms.get(name, 0.0) for rank in judged])) for name in names}
+
+
+def _collectives(judged: Sequence[RankFacts]) -> tuple[CollectiveRow, ...]:
+    """Messages of one kind and size over all ranks, with the time of the rank that waits least for them."""
+    by_key: dict[tuple[str, str, str | None, int], list[Exchange]] = {}
+    for rank in judged:
+        for exchange in rank.exchanges:
+            key = (exchange.kind, exchange.group, exchange.dtype, int(exchange.bytes).bit_length())
+            by_key.setdefault(key, []).append(exchange)
+    rows = [_collective(found) for found in by_key.values()] + _reductions(judged)
+    rows.sort(key=lambda row: -row.calls * (row.ms or 0.0))
+    return tuple(rows[:_MOST_ROWS])
+
+
+def _collective(found: Sequence[Exchange]) -> CollectiveRow:
+    size = float(np.mean([exchange.bytes for exchange in found]))
+    times = [exchange.blocked_ms for exchange in found if exchange.blocked_ms is not None]
+    shortest = [exchange.shortest_ms for exchange in found if exchange.shortest_ms is not None]
+    ms = min(times) if times and not found[0].asynchronous else None
+    return CollectiveRow(
+        kind=found[0].kind,
+        group=found[0].group,
+        group_size=found[0].group_size,
+        backend=found[0].backend,
+        dtype=found[0].dtype,
+        calls=float(np.mean([exchange.calls for exchange in found])),
+        bytes=size,
+        ms=ms,
+        shortest_ms=min(shortest) if shortest else None,
+        gigabytes_per_s=size / ms / 1e6 if ms and size else None,
+    )
+
+
+def _reductions(judged: Sequence[RankFacts]) -> list[CollectiveRow]:
+    """DDP's buckets: their time is the reducer's own, of the rank for which it was shortest."""
+    reductions = [rank.reduction for rank in judged if rank.reduction is not None]
+    if not reductions:
+        return []
+    one = reductions[0]
+    times = [each.total_ms for each in reductions if each.total_ms]
+    buckets = max(len(one.bucket_bytes), 1)
+    per_step = float(np.mean([rank.calls.get("gradients (DDP)", 0.0) for rank in judged]))
+    ms = min(times) if times else None
+    return [
+        CollectiveRow(
+            kind="gradients (DDP)",
+            group="default",
+            group_size=judged[0].world_size,
+            backend=judged[0].backend,
+            dtype=one.dtypes or None,
+            calls=per_step * buckets,
+            bytes=one.parameter_bytes / buckets,
+            ms=ms / buckets if ms else None,
+            shortest_ms=None,
+            gigabytes_per_s=one.parameter_bytes / ms / 1e6 if ms else None,
+        )
+    ]
+
+
+def _reduction(judged: Sequence[RankFacts], late: LateRank | None) -> Reduction | None:
+    """The reducer of the rank that waits least: its times hold no waiting."""
+    found = [rank for rank in judged if rank.reduction is not None]
+    if not found:
+        return None
+    chosen = next((rank for rank in found if late is not None and rank.rank == late.rank), None)
+    return (chosen or min(found, key=lambda rank: rank.reduction.total_ms or 0.0 if rank.reduction else 0.0)).reduction
+
+
+def _hang(ranks: Sequence[RankFacts]) -> Hang | None:
+    """Whether the record ended in a collective that some ranks were in for long, or that failed under them."""
+    seen = [rank for rank in ranks if rank.last is not None]
+    if not seen:
+        return None
+    longest = max(rank.last.for_s for rank in seen if rank.last)
+    inside = [rank for rank in seen if rank.last and rank.last.communicating]
+    if not inside:
+        return None
+    held_s = max(rank.last.for_s for rank in inside if rank.last)
+    step_s = max((rank.step_median_ms or 0.0) for rank in ranks) / 1e3
+    failed = any(rank.last and rank.last.raised for rank in inside)
+    if not failed and held_s < max(_HANG_S, _HANG_STEPS * step_s):
+        return None
+    arrived = [rank for rank in inside if rank.last and (rank.last.raised or rank.last.for_s >= 0.2 * held_s)]
+    first = max(arrived, key=lambda rank: rank.last.for_s if rank.last else 0.0)
+    assert first.last is not None
+    numbers = {rank.rank for rank in arrived}
+    return Hang(
+        collective=first.last.doing,
+        arrived=tuple(sorted(numbers)),
+        absent=tuple(rank.rank for rank in ranks if rank.rank not in numbers and not _was_done(rank)),
+        for_s=max(held_s, longest if failed else 0.0),
+        sites={str(rank.rank): rank.last.site for rank in seen if rank.last and rank.last.site},
+        doing={str(rank.rank): rank.last.doing or "other" for rank in seen if rank.last},
+    )
+
+
+def _was_done(rank: RankFacts) -> bool:
+    return rank.ended and rank.last is None
+
+
+def _notices(ranks: Sequence[RankFacts], world_size: int, judged: Sequence[RankFacts]) -> tuple[str, ...]:
+    """What a reader of the job must know, most important first."""
+    found = []
+    absent = sorted(set(range(world_size)) - {rank.rank for rank in ranks})
+    if absent:
+        found.append(f"{_listed(absent)} left no record: the job is judged by the other {len(ranks)} of {world_size}")
+    for what in ("recording stopped by an error of its own", "no step was seen", "part of its record was dropped"):
+        which = [rank.rank for rank in ranks if _state(rank) == what]
+        if which:
+            found.append(f"{_listed(which)}: {what}, so that it is not compared with the others")
+    torn = [rank.rank for rank in ranks if not rank.ended and rank.steps]
+    if torn and len(torn) < len(ranks):
+        found.append(f"{_listed(torn)} ended without an orderly end, the others in an orderly way")
+    steps = sorted({rank.steps for rank in judged})
+    if steps and steps[-1] - steps[0] > max(2, 0.02 * steps[-1]):
+        found.append(f"the ranks made between {steps[0]:,} and {steps[-1]:,} steps: those they share are compared")
+    versions = {rank.torch for rank in ranks}
+    if len(versions) > 1:
+        found.append(f"the ranks ran different versions of torch: {', '.join(sorted(map(str, versions)))}")
+    return tuple(found)
+
+
+def _listed(ranks: Sequence[int]) -> str:
+    """`rank 3`, `ranks 1, 4 and 6`, `ranks 0, 1, 2 and 61 others`."""
+    if len(ranks) == 1:
+        return f"rank {ranks[0]}"
+    shown = [str(rank) for rank in (ranks if len(ranks) <= 6 else ranks[:3])]
+    last = shown.pop() if len(ranks) <= 6 else f"{len(ranks) - 3} others"
+    return f"ranks {', '.join(shown)} and {last}"

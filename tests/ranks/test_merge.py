@@ -1,0 +1,139 @@
+"""The job from its ranks' facts: what is planted in a simulation is found, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from generated import job
+
+from profiler.analysis.rank_facts import Exchange, LastSeen, RankFacts
+from profiler.analysis.ranks import clocks
+from profiler.analysis.ranks.matched import match
+from profiler.analysis.ranks.merge import merge
+from profiler.analysis.site import Site
+from profiler.analysis.stored import from_json, to_json
+
+
+@pytest.mark.parametrize("stage", ["data_wait", "forward", "backward", "other"])
+@pytest.mark.parametrize("ranks", [2, 4, 16])
+def test_a_late_rank_is_found_with_the_stage_that_makes_it_late(stage: str, ranks: int) -> None:
+    found = merge(job(ranks, late={1: (stage, 12.0)}))
+    assert found is not None and found.late is not None
+    assert (found.late.rank, found.late.causes[0].what, found.slowest) == (1, stage, 1)
+    assert found.late.late_ms == pytest.approx(12.0, rel=0.1)
+    assert found.late.share_of_steps > 0.95
+    assert found.late.line is not None and found.late.line.site.line == 41
+    assert found.network_ms == pytest.approx(4.0, rel=0.15)  # what the transfer was planted with
+    assert found.typical != 1
+
+
+def test_waiting_and_transfer_make_up_what_is_exposed() -> None:
+    found = merge(job(8, late={3: ("forward", 6.0)}))
+    assert found is not None and None not in (found.exposed_ms, found.network_ms, found.waiting_ms)
+    assert found.network_ms + found.waiting_ms == pytest.approx(found.exposed_ms, rel=0.02)  # type: ignore[operator]
+    waited = {row.rank: row.waiting_ms for row in found.rows}
+    assert waited[3] == pytest.approx(0, abs=0.3)
+    assert all(waited[rank] == pytest.approx(6.0, rel=0.15) for rank in waited if rank != 3)
+
+
+def test_ranks_that_take_turns_are_no_straggler() -> None:
+    found = merge(job(4, random_ms=12.0))
+    assert found is not None and found.late is None
+    assert "turns" in found.withheld["late rank"]
+    assert found.turns_ms is not None and found.turns_ms > 3.0
+
+
+def test_even_ranks_wait_for_the_transfer_only() -> None:
+    found = merge(job(4))
+    assert found is not None and found.late is None and found.slowest is None and found.typical == 0
+    assert found.turns_ms is not None and found.turns_ms < 0.5
+    assert found.network_ms == pytest.approx(4.0, rel=0.1)
+
+
+@pytest.mark.parametrize("drift", [0.0, 2e-5, -1e-4])
+@pytest.mark.parametrize("offset_ns", [0, 3_000_000_000_123, -47_000_000])
+@pytest.mark.parametrize("late", [None, {1: ("forward", 15.0)}], ids=["even", "late"])
+def test_planted_clocks_are_found_within_the_stated_error(
+    offset_ns: int, drift: float, late: dict[int, tuple[str, float]] | None
+) -> None:
+    ranks = job(2, hosts=["a", "b"], offsets_ns={"b": offset_ns}, drift={"b": drift}, late=late)
+    matched = match(ranks)
+    found, offsets = clocks.align(ranks, matched)
+    assert found.aligned and matched is not None
+    true_ms = clocks.arrivals(job(2, late=late), match(job(2, late=late)), {"one|one": offsets["a|a"]}, "backward")  # type: ignore[arg-type]
+    ours_ms = clocks.arrivals(ranks, matched, offsets, "backward")
+    assert np.max(np.abs(ours_ms - true_ms)) <= found.error_ms
+    assert found.error_ms < 6
+    assert found.largest_drift_ppm == pytest.approx(abs(drift) * 1e6, abs=20)  # eight seconds of it
+
+
+def test_a_late_rank_on_another_host_is_named_in_spite_of_its_clock() -> None:
+    planted = {"late": {5: ("data_wait", 20.0)}, "hosts": ["a"] * 4 + ["b"] * 4}
+    found = merge(job(8, offsets_ns={"b": 10**12}, drift={"b": 5e-5}, **planted))  # type: ignore[arg-type]
+    assert found is not None and found.late is not None and found.late.rank == 5
+    assert found.hosts == 2 and found.clocks.method == "collectives"
+
+
+def test_claims_across_ranks_are_withheld_where_clocks_can_not_be_brought_together() -> None:
+    ranks = job(2, steps=40, hosts=["a", "b"], late={1: ("forward", 15.0)})
+    start = np.frombuffer(ranks[1].series.start, "<i8")
+    torn = start + np.random.default_rng(1).integers(-(10**9), 10**9, len(start))
+    ranks[1] = replace(ranks[1], series=replace(ranks[1].series, start=torn.astype("<i8").tobytes()))
+    found = merge(ranks)
+    assert found is not None and found.late is None and not found.clocks.aligned
+    assert "clocks" in found.withheld["late rank"]
+
+
+def test_waits_in_smaller_groups_are_not_laid_on_the_whole_job() -> None:
+    exchange = Exchange("all_reduce", "tensor parallel", 2, "gloo", "float32", 4.0, 1e6, 1.0, 0.5, False)
+    found = merge(job(4, exchanges=(exchange,)))
+    assert found is not None and found.network_ms is None and "smaller" in found.withheld["waiting"]
+
+
+def test_ranks_that_are_missing_dead_short_or_odd_are_said_and_the_rest_is_judged() -> None:
+    ranks = job(8, late={2: ("forward", 10.0)})
+    ranks[4] = replace(ranks[4], ended=False, steps=150)
+    ranks[5] = replace(ranks[5], torch="2.4.0")
+    ranks[6] = replace(ranks[6], disabled="an error")
+    del ranks[7]
+    found = merge(ranks)
+    assert found is not None and found.late is not None and found.late.rank == 2
+    assert found.missing == (7,) and found.world_size == 8
+    said = " ".join(found.notices)
+    assert "rank 7 left no record" in said and "rank 6" in said and "rank 4" in said and "2.4.0" in said
+    assert {row.rank: row.state for row in found.rows}[4] == "ended without an orderly end"
+
+
+def hung(rank: RankFacts, doing: str, communicating: bool, for_s: float, line: int) -> RankFacts:
+    return replace(rank, ended=False, last=LastSeen(doing, communicating, False, for_s, 1e9, Site("/w/t.py", line)))
+
+
+def test_a_hang_names_the_collective_who_came_and_where_the_others_stood() -> None:
+    ranks = job(4)
+    for number in (0, 1, 3):
+        ranks[number] = hung(ranks[number], "all_reduce", True, 30.0, 12)
+    ranks[2] = hung(ranks[2], "", False, 0.0, 88)
+    found = merge(ranks)
+    assert found is not None and found.hang is not None
+    assert (found.hang.collective, found.hang.arrived, found.hang.absent) == ("all_reduce", (0, 1, 3), (2,))
+    assert found.hang.sites["2"].line == 88 and found.hang.for_s == 30.0
+
+
+def test_a_rank_killed_in_an_ordinary_collective_is_no_hang() -> None:
+    ranks = job(2)
+    ranks[0] = hung(ranks[0], "all_reduce", True, 0.004, 12)
+    found = merge(ranks)
+    assert found is not None and found.hang is None
+
+
+def test_what_a_rank_keeps_is_read_back_as_it_was() -> None:
+    for rank in job(2, late={1: ("forward", 3.0)}, last=LastSeen("all_reduce", True, False, 3.0, 1.0, None)):
+        assert from_json(RankFacts, to_json(rank)) == rank
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b"{}", b'{"format": "one"}', b"\xff"])
+def test_what_is_no_ranks_facts_is_refused(text: bytes) -> None:
+    with pytest.raises(ValueError):
+        from_json(RankFacts, text)
