@@ -18,6 +18,7 @@ from . import (
     communication,
     data_wait,
     deep,
+    denormals,
     forward,
     gc_pauses,
     host_to_device,
@@ -55,6 +56,7 @@ def begin(config: CaptureConfig, clock: Callable[[], int] = time.perf_counter_ns
         ("garbage collection", lambda: gc_pauses.install(session)),
         ("memory", lambda: memory.install(session)),
         ("sampler", lambda: sampler.install(session)),
+        ("denormals", lambda: denormals.install(session)),
         ("deep window", lambda: deep.install(session)),
     ]
     for where, install in hooks:

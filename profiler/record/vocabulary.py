@@ -142,6 +142,7 @@ class Instrument(IntEnum):
 
     MEMORY_STEP = 1
     DEEP_WINDOW = 2
+    DENORMALS = 3  # a look at what the optimizers hold
 
 
 class Flag(IntFlag):

@@ -1,0 +1,163 @@
+"""Questions that rules ask of the device's own clock.
+
+In:  facts. Out: `PerStep`, what the device did in one step of the run, or why that is not known.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from profiler.analysis.device_facts import DeviceFacts
+from profiler.analysis.facts import Facts, LineTime
+from profiler.analysis.site import Site
+from profiler.rules.base import Outcome, Rule
+from profiler.rules.evidence import step_ms
+
+NOT_READ = "the device's own clock was not read"
+NO_STEPS = "the recording of the device marks no steps"
+THINNED = "events were taken out of the recording, so that idle time means nothing"
+BEHIND_SHARE = 0.25  # of the step: a launch that waits longer waits for the device, not for the host
+NO_IDLE_SHARE = 0.05  # of the step: with less idle time the device sets the pace
+
+
+@dataclass(frozen=True, slots=True)
+class PerStep:
+    """The device in one step of the run; milliseconds."""
+
+    steps: int  # behind the figures
+    step_ms: float
+    busy_ms: float
+    kernels_ms: float  # summed durations
+    idle_ms: dict[str, float] | None  # by cause; None: means nothing here
+    waited_ms: float  # the host was blocked while the device worked
+    starved_ms: float  # the host was blocked while the device had nothing to do
+    behind: bool  # the device is behind the host by much of a step, or hardly ever idle
+
+    @property
+    def idle_share(self) -> float:
+        """Of the step; 0 where idle time means nothing."""
+        return sum(self.idle_ms.values()) / self.step_ms if self.idle_ms and self.step_ms else 0.0
+
+    def idle_by(self, *causes: str) -> float:
+        """Idle milliseconds from these causes; 0 where idle time means nothing."""
+        return sum((self.idle_ms or {}).get(cause, 0.0) for cause in causes)
+
+    def shortens(self, saves_ms: float) -> float:
+        """By how much the step gets shorter where the device has so much less to do.
+
+        Where the host sets the pace, only by what it waits for the device.
+        """
+        return min(saves_ms, self.busy_ms) if self.behind else min(saves_ms, self.waited_ms)
+
+
+def per_step(facts: Facts) -> PerStep | str:
+    """The device's figures for one step, or why there are none.
+
+    Recording slows the host but not the device: busy time is taken as recorded, and idle time is what the step of
+    the run leaves beside it, divided among its causes as recorded.
+    """
+    device = facts.device
+    if device is None:
+        return NOT_READ
+    if not device.steps:
+        return NO_STEPS
+    whole, steps = step_ms(facts), len(device.steps)
+    if whole <= 0:
+        return "no step of the run was measured"
+    busy_ms = min(whole, sum(step.busy_ms for step in device.steps) / steps)
+    idle_ms = _idle(device, whole - busy_ms)
+    delay_ms = (device.launch_delay_us or 0.0) / 1000
+    hardly_idle = idle_ms is not None and sum(idle_ms.values()) < NO_IDLE_SHARE * whole
+    return PerStep(
+        steps=steps,
+        step_ms=whole,
+        busy_ms=busy_ms,
+        kernels_ms=device.kernel_sum_ms / steps,
+        idle_ms=idle_ms,
+        waited_ms=max(0.0, device.sync_ms - device.sync_starved_ms) / steps,
+        starved_ms=device.sync_starved_ms / steps,
+        behind=delay_ms >= BEHIND_SHARE * whole or hardly_idle,
+    )
+
+
+def _idle(device: DeviceFacts, left_ms: float) -> dict[str, float] | None:
+    if device.idle_ms is None or device.thinned:
+        return None
+    causes: dict[str, float] = {}
+    for step in device.steps:
+        for cause, ms in step.idle_ms.items():
+            causes[cause] = causes.get(cause, 0.0) + ms
+    causes = causes or dict(device.idle_ms)
+    total = sum(causes.values())
+    return {cause: ms / total * left_ms for cause, ms in causes.items()} if total > 0 else {}
+
+
+class DeviceRule(Rule):
+    """Base of rules that read the device's clock; no rule itself. Subclasses override `judge`."""
+
+    needs_device_times = False  # the device's facts are its own times
+
+    def check(self, facts: Facts) -> Outcome:
+        """Judge, where there is an accelerator and its clock was read."""
+        if facts.device is None and not facts.machine.asynchronous:
+            return None
+        step = per_step(facts)
+        if isinstance(step, str):
+            return self.abstain(step)
+        device = facts.device
+        return self.judge(facts, device, step) if device is not None else None
+
+    def judge(self, facts: Facts, device: DeviceFacts, step: PerStep) -> Outcome:
+        """Judge the facts."""
+        raise NotImplementedError
+
+
+def families_ms(device: DeviceFacts, *names: str) -> float:
+    """Summed durations of the kernels of these families, in ms over the recording."""
+    return sum(family.ms for family in device.families if family.family in names)
+
+
+def sampled(facts: Facts, pattern: str, *, leaf: str = r"(?!)") -> LineTime | None:
+    """The costliest sampled line whose text, or the function that ran there, matches."""
+    lines = [
+        line
+        for stage in facts.stages.values()
+        for line in stage.lines
+        if re.search(pattern, line.source.split("#", 1)[0]) or re.search(leaf, line.leaf)
+    ]
+    return max(lines, key=lambda line: line.ms_per_step, default=None)
+
+
+def site_of(facts: Facts, seen: Site | None, pattern: str) -> Site | None:
+    """The user's line: as the recording has it, else where the sampler saw such a line."""
+    if seen is not None:
+        return seen
+    line = sampled(facts, pattern)
+    return line.site if line else None
+
+
+GENERATIONS = (  # by the device's name, and by how its libraries name kernels
+    ("hopper or newer", r"\b(H100|H200|H800|GH200|B100|B200|GB200|RTX 50\d\d)", r"sm90|sm100|hopper"),
+    ("ampere", r"\b(A100|A30|A40|A10G?|A800|A\d000|L4|L40S?|RTX 30\d\d|RTX 40\d\d)\b", r"sm8\d|ampere"),
+    ("turing", r"\b(T4|RTX 20\d\d|TITAN RTX|Quadro RTX)\b", r"turing|sm75"),
+    ("volta", r"\b(V100|TITAN V)\b", r"volta"),
+)
+
+
+def generation(facts: Facts) -> str | None:
+    """NVIDIA's generation of the device, from Volta on; None where neither its name nor its kernels tell."""
+    device = facts.device
+    names = (device.name if device else None) or facts.machine.device
+    for word, name, _ in GENERATIONS:
+        if re.search(name, names):
+            return word
+    for word, _, kernel in GENERATIONS:
+        if device is not None and any(re.search(kernel, it.name) for it in device.kernels):
+            return word
+    return None
+
+
+def has_tf32(facts: Facts) -> bool:
+    """Whether the device can multiply float32 as TF32."""
+    return generation(facts) in ("ampere", "hopper or newer")

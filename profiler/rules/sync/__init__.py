@@ -1,0 +1,1 @@
+"""Places where the host waits for the device and need not."""
