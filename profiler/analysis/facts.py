@@ -13,6 +13,7 @@ from typing import Any
 from profiler.analysis.device_facts import DeviceFacts
 from profiler.analysis.rank_facts import RanksFacts
 from profiler.analysis.site import Site
+from profiler.analysis.snapshot_facts import SnapshotFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +289,7 @@ class Facts:
     root: str = ""  # folder against which the user's files are shown
     device: DeviceFacts | None = None  # None: the device's own clock was not read
     ranks: RanksFacts | None = None  # None: one rank. The other facts are then those of the typical rank
+    snapshot: SnapshotFacts | None = None  # of torch's allocator; None: none was taken
 
     def stage_ms(self, name: str) -> float:
         """Mean milliseconds of a stage per step; 0 when the stage was not measured."""

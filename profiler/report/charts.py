@@ -50,7 +50,7 @@ def timeline(value: Timeline, steps: StepFacts) -> Chart | None:
             "type": "scatter",
             "name": label_text(wording.label(name)),
             "x": starts,
-            "y": _rounded(_broken(rows.stages_ms[name], breaks)),
+            "y": rounded(_broken(rows.stages_ms[name], breaks)),
             "stackgroup": "stages",
             "mode": "lines",
             "line": {"width": 0, "shape": "hv", "color": colours[name]},
@@ -66,7 +66,7 @@ def timeline(value: Timeline, steps: StepFacts) -> Chart | None:
             | {"hovertemplate": "%{y:.4~g} ms"}
         )
     data += _tall(beyond, top)
-    layout = _layout("seconds since the first step", "ms per step", height=300)
+    layout = chart_layout("seconds since the first step", "ms per step", height=300)
     layout["yaxis"]["range"] = [0, top]
     layout["xaxis"]["range"] = [starts[0], starts[-1]]
     layout["hovermode"] = "x unified"
@@ -85,7 +85,7 @@ def histogram(value: Histogram, steps: StepFacts) -> Chart | None:
         {
             "type": "scatter",
             "name": "steps",
-            "x": _rounded(edges),
+            "x": rounded(edges),
             "y": [*counts, counts[-1]],
             "mode": "lines",
             "line": {"shape": "hv", "width": 1, "color": BLUE},
@@ -94,7 +94,7 @@ def histogram(value: Histogram, steps: StepFacts) -> Chart | None:
             "hovertemplate": "%{y:,} steps from %{x:.4~g} ms<extra></extra>",
         }
     ]
-    layout = _layout("ms per step", "steps", height=240)
+    layout = chart_layout("ms per step", "steps", height=240)
     if uneven:
         layout["xaxis"]["type"] = "log"
     layout["yaxis"]["rangemode"] = "tozero"
@@ -116,7 +116,7 @@ def memory(value: MemoryFacts) -> Chart | None:
         return None
     stride = math.ceil(len(value.timeline) / MAX_MEMORY_POINTS)
     groups = [value.timeline[index : index + stride] for index in range(0, len(value.timeline), stride)]
-    times = _rounded([group[0].time_s for group in groups])
+    times = rounded([group[0].time_s for group in groups])
     series: list[tuple[str, str, Sequence[float | None]]] = [
         ("process (RSS)", BLUE, [max(sample.rss_bytes for sample in group) for group in groups])
     ]
@@ -133,14 +133,14 @@ def memory(value: MemoryFacts) -> Chart | None:
             "type": "scatter",
             "name": name,
             "x": times,
-            "y": _rounded([None if size is None else size / scale for size in sizes]),
+            "y": rounded([None if size is None else size / scale for size in sizes]),
             "mode": "lines",
             "line": {"width": 1.6, "color": colour, "dash": "solid" if colour == BLUE else "dash"},
             "hovertemplate": f"%{{y:.4~g}} {unit}",
         }
         for name, colour, sizes in series
     ]
-    layout = _layout("seconds since the process began", unit, height=240)
+    layout = chart_layout("seconds since the process began", unit, height=240)
     layout["yaxis"]["rangemode"] = "tozero"
     layout["hovermode"] = "x unified"
     layout["showlegend"] = len(data) > 1
@@ -186,7 +186,7 @@ def _with_breaks(rows: Timeline) -> tuple[list[float], list[int]]:
         if following - end > max(0.004 * extent, 0.5 * (end - start)):
             starts.append(end)
             breaks.append(index)
-    return _rounded(starts, 6), breaks
+    return rounded(starts, 6), breaks
 
 
 def _broken(row: Sequence[float], breaks: Sequence[int]) -> list[float]:
@@ -216,8 +216,8 @@ def _markers(name: str, points: Points, symbol: str, size: int, colour: str) -> 
     return {
         "type": "scatter",
         "name": name,
-        "x": _rounded(points[0], 6),
-        "y": _rounded(points[1]),
+        "x": rounded(points[0], 6),
+        "y": rounded(points[1]),
         "mode": "markers",
         "marker": {"symbol": symbol, "size": size, "color": colour, "line": line},
     }
@@ -295,7 +295,8 @@ def _percentiles(steps: StepFacts, logarithmic: bool) -> tuple[list[dict[str, An
     return shapes, annotations
 
 
-def _layout(x_title: str, y_title: str, height: int) -> dict[str, Any]:
+def chart_layout(x_title: str, y_title: str, height: int) -> dict[str, Any]:
+    """What all our charts share."""
     axis: dict[str, Any] = {"showgrid": True, "zeroline": False, "automargin": True}
     axis |= {"ticks": "outside", "ticklen": 5, "tickcolor": "rgba(0,0,0,0)"}
     return {
@@ -311,6 +312,6 @@ def _layout(x_title: str, y_title: str, height: int) -> dict[str, Any]:
     }
 
 
-def _rounded(values: Sequence[float | None], digits: int = 5) -> list[Any]:
+def rounded(values: Sequence[float | None], digits: int = 5) -> list[Any]:
     """Numbers with so many significant digits: the file stays small."""
     return [float(f"{value:.{digits}g}") if value is not None and math.isfinite(value) else None for value in values]

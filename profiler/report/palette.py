@@ -28,6 +28,19 @@ SPANS = {
     "instrument": "#d55e00",
 }
 CATEGORIES = ("#0072b2", "#56b4e9", "#009e73", "#e69f00", "#cc79a7", "#9aa1ab")
+HELD = {  # on a device, by what it was for
+    "parameters": "#0072b2",
+    "gradients": "#56b4e9",
+    "optimizer": "#009e73",
+    "activations": "#e69f00",
+    "retained": "#d55e00",
+    "loaded": "#8c564b",
+    "communication": "#cc79a7",
+    "workspace": "#f0e442",
+    "other": "#c2c7cf",
+    "before_recording": "#9aa1ab",
+    "unknown": "#7b6fb0",
+}
 WORKER_PARTS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7")
 
 

@@ -55,7 +55,7 @@ def summary(result: Result) -> dict[str, Any]:
             "instrument_s": facts.overhead.instrument_s,
         },
     }
-    safe = _json_safe(value)
+    safe = json_safe(value)
     assert isinstance(safe, dict)
     return safe
 
@@ -176,18 +176,18 @@ def _span(span: SpanFacts) -> dict[str, Any]:
     return value
 
 
-def _json_safe(value: Any) -> Any:
+def json_safe(value: Any) -> Any:
     """The same with plain types only; a number that is not finite was not measured."""
     if isinstance(value, Enum):
-        return _json_safe(value.value)
+        return json_safe(value.value)
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, float):
         return round(value, 6) if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {str(key): _json_safe(item) for key, item in value.items()}
+        return {str(key): json_safe(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_json_safe(item) for item in value]
+        return [json_safe(item) for item in value]
     if isinstance(value, set | frozenset):
-        return [_json_safe(item) for item in sorted(value, key=str)]
+        return [json_safe(item) for item in sorted(value, key=str)]
     return str(value)

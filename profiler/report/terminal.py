@@ -44,7 +44,7 @@ def print_result(result: Result, console: Console, report: Path | None = None) -
     if facts.stages and facts.steps is not None:
         blocks += ["", _step(facts, width, ascii_only=console.options.ascii_only)]
     if findings:
-        blocks += ["", _top_finding(findings[0], facts)]
+        blocks += ["", top_finding(findings[0], facts)]
     blocks += ["", _rest(result, report)]
     console.print(Padding(Group(*blocks), (1, 0, 1, 1)), width=width, highlight=False, markup=False)
 
@@ -122,7 +122,8 @@ def _labelled() -> Table:
     return table
 
 
-def _top_finding(finding: Finding, facts: Facts) -> RenderableType:
+def top_finding(finding: Finding, facts: Facts) -> RenderableType:
+    """The finding that matters most, with the code to paste."""
     where = wording.fix_place(finding, facts.root)
     table = _labelled()
     table.add_row("Finding", Text.assemble((printable(finding.title), "bold"), (f"  {printable(finding.rule)}", "dim")))
@@ -144,19 +145,7 @@ def _top_finding(finding: Finding, facts: Facts) -> RenderableType:
 def _rest(result: Result, report: Path | None) -> RenderableType:
     facts, judgement = result.facts, result.judgement
     table = _labelled()
-    for index, finding in enumerate(judgement.findings[1 : 1 + OTHER_FINDINGS]):
-        where = wording.fix_place(finding, facts.root)
-        table.add_row(
-            "" if index else "Also found",
-            Text.assemble(
-                (finding.severity.value, SEVERITY_STYLES[finding.severity]),
-                "  " + printable(finding.title),
-                (f"  {printable(where)}" if where else "", "cyan"),
-            ),
-        )
-    left = len(judgement.findings) - 1 - OTHER_FINDINGS
-    if left > 0:
-        table.add_row("", f"and {wording.plural(left, 'more finding')} in the report")
+    _add_others(table, judgement.findings, facts.root)
     if judgement.failures:
         rules = ", ".join(printable(rule) for rule, _ in judgement.failures)
         table.add_row("Failed", f"{rules}: an error in the rule, so nothing was judged by it")
@@ -168,6 +157,29 @@ def _rest(result: Result, report: Path | None) -> RenderableType:
     if report is not None:
         table.add_row("Report", Text(printable(str(report)), style="underline", overflow="fold"))
     return table
+
+
+def other_findings(findings: Sequence[Finding], root: str) -> RenderableType:
+    """What else was found, a line each."""
+    table = _labelled()
+    _add_others(table, findings, root)
+    return table
+
+
+def _add_others(table: Table, findings: Sequence[Finding], root: str) -> None:
+    for index, finding in enumerate(findings[1 : 1 + OTHER_FINDINGS]):
+        where = wording.fix_place(finding, root)
+        table.add_row(
+            "" if index else "Also found",
+            Text.assemble(
+                (finding.severity.value, SEVERITY_STYLES[finding.severity]),
+                "  " + printable(finding.title),
+                (f"  {printable(where)}" if where else "", "cyan"),
+            ),
+        )
+    left = len(findings) - 1 - OTHER_FINDINGS
+    if left > 0:
+        table.add_row("", f"and {wording.plural(left, 'more finding')} in the report")
 
 
 def print_runs(runs: Sequence[RunLine], console: Console) -> None:

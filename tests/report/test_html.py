@@ -10,7 +10,8 @@ from html.parser import HTMLParser
 import pytest
 import sample_result
 
-from profiler.report.html import embedded_json, render_html
+from profiler.report.html import render_html
+from profiler.report.page import embedded_json
 
 
 class Page(HTMLParser):

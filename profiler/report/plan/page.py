@@ -22,7 +22,7 @@ from profiler.planner.plan import Plan
 from profiler.planner.quantity import bytes_text, count_text, money_text
 from profiler.planner.scaling import cost_table, optimal_tokens
 from profiler.planner.search import Findings, layout_text
-from profiler.report.html import embedded_json
+from profiler.report.page import embedded_json
 from profiler.report.palette import CATEGORIES, ink
 from profiler.report.plan import wording
 from profiler.report.plan.figures import figures

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from profiler.analysis.facts import Facts
-from profiler.rules.base import Bottleneck, Fix, Outcome, Rule, Severity, Threshold
+from profiler.analysis.snapshot_facts import DeviceMemory
+from profiler.rules.base import Bottleneck, Finding, Fix, Outcome, Rule, Severity, Threshold
 from profiler.rules.memory.near_capacity import ACCUMULATE, NEAR, filled
+from profiler.rules.memory.snapshots import CHECKPOINT, fix_for, held_in_words, lines_in_words, on
 from profiler.rules.phrases import percent, size
 
 
@@ -17,7 +19,8 @@ class ActivationsDominate(Rule):
     ## Evidence
     In the one step whose memory was looked at, activations were at least `threshold` of parameters,
     gradients, optimizer states and activations, and at least `of_capacity` of the memory's capacity: less
-    is worth no change. It is a note, and a warning where memory was nearly full (`near`).
+    is worth no change. It is a note, and a warning where memory was nearly full (`near`). In a snapshot of
+    torch's allocator it is what was held at the peak, whose capacity is not known: a note.
 
     ## Fix
     Recompute them in backward (`torch.utils.checkpoint`), or take smaller micro-batches and accumulate.
@@ -41,6 +44,8 @@ class ActivationsDominate(Rule):
 
     def check(self, facts: Facts) -> Outcome:
         """Judge activations against the other categories and the capacity."""
+        if facts.steps is None and facts.snapshot is not None:
+            return [it for device in facts.snapshot.devices if (it := self._of_snapshot(device, facts)) is not None]
         if facts.steps is None:
             return None
         categories = facts.memory.categories_bytes
@@ -83,17 +88,27 @@ class ActivationsDominate(Rule):
                 model.site if model else None,
                 "Where a larger batch or model is wanted, checkpoint the model's blocks, or halve the micro-batch "
                 "and accumulate.",
-                _CHECKPOINT + ACCUMULATE,
+                CHECKPOINT + "\n# or, in the loop:\n" + ACCUMULATE,
             ),
             severity=Severity.WARNING if memory.on_device and memory.share >= self.near.value else Severity.INFO,
         )
 
-
-_CHECKPOINT = """\
-from torch.utils.checkpoint import checkpoint
-
-for block in self.blocks:  # in the model's forward
-    x = checkpoint(block, x, use_reentrant=False)
-
-# or, in the loop:
-"""
+    def _of_snapshot(self, device: DeviceMemory, facts: Facts) -> Finding | None:
+        activations = device.categories_bytes.get("activations", 0)
+        if device.ooms or activations < self.threshold.value * device.held_bytes or not activations:
+            return None  # out of memory, the failure's own rule says it
+        lines = lines_in_words((it for it in device.holdings if it.category == "activations"), facts, most=3)
+        return self.finding(
+            title=(
+                f"activations take {size(activations)}, {percent(activations / device.held_bytes)} of what was held "
+                f"at the peak{on(device, facts)}"
+            ),
+            why=f"Held were {held_in_words(device)}." + (f" Most of the first was made at {lines}." if lines else ""),
+            evidence={
+                "activations_bytes": float(activations),
+                "activations_share": activations / device.held_bytes,
+                "held_bytes": float(device.held_bytes),
+            },
+            fix=fix_for(device),
+            severity=Severity.INFO,
+        )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from profiler.analysis.facts import Facts
-from profiler.rules.base import Bottleneck, Fix, Outcome, Rule, Severity, Threshold
+from profiler.analysis.snapshot_facts import DeviceMemory
+from profiler.rules.base import Bottleneck, Finding, Fix, Outcome, Rule, Severity, Threshold
 from profiler.rules.memory.near_capacity import NEAR, filled
+from profiler.rules.memory.snapshots import held_in_words, on
 from profiler.rules.phrases import counted, percent, size
 
 
@@ -18,7 +20,8 @@ class OptimizerStatesDominate(Rule):
     ## Evidence
     In the one step whose memory was looked at, optimizer states were at least `threshold` of parameters,
     gradients, optimizer states and activations, and at least `of_capacity` of the memory's capacity: less
-    is worth no change. It is a note, and a warning where memory was nearly full (`near`).
+    is worth no change. It is a note, and a warning where memory was nearly full (`near`). In a snapshot of
+    torch's allocator it is what was held at the peak, whose capacity is not known: a note.
 
     ## Fix
     Share the states among the processes where there are several; else an optimizer with smaller states.
@@ -41,6 +44,8 @@ class OptimizerStatesDominate(Rule):
 
     def check(self, facts: Facts) -> Outcome:
         """Judge the optimizer's states against the other categories and the capacity."""
+        if facts.steps is None and facts.snapshot is not None:
+            return [it for device in facts.snapshot.devices if (it := self._of_snapshot(device, facts)) is not None]
         if facts.steps is None:
             return None
         categories = facts.memory.categories_bytes
@@ -83,6 +88,25 @@ class OptimizerStatesDominate(Rule):
             },
             fix=Fix.at(largest.site if largest else None, summary, code),
             severity=Severity.WARNING if memory.on_device and memory.share >= self.near.value else Severity.INFO,
+        )
+
+    def _of_snapshot(self, device: DeviceMemory, facts: Facts) -> Finding | None:
+        states = device.categories_bytes.get("optimizer", 0)
+        if device.ooms or states < self.threshold.value * device.held_bytes or not states:
+            return None  # out of memory, the failure's own rule says it
+        return self.finding(
+            title=(
+                f"optimizer states take {size(states)}, {percent(states / device.held_bytes)} of what was held at "
+                f"the peak{on(device, facts)}"
+            ),
+            why=f"Held were {held_in_words(device)}.",
+            evidence={
+                "optimizer_bytes": float(states),
+                "optimizer_share": states / device.held_bytes,
+                "held_bytes": float(device.held_bytes),
+            },
+            fix=Fix("Where memory is short, try an optimizer with smaller states, and compare the loss.", _SMALLER),
+            severity=Severity.INFO,
         )
 
 
