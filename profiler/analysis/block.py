@@ -192,7 +192,7 @@ def _assemble(
     complete = len(at)
     last_event = count
     if final and complete:
-        if shape.does[-1] == Stretch.TRAIN:  # the last step ends with its last call
+        if cuts.last_is_complete and shape.does[-1] == Stretch.TRAIN:  # the last step ends with its last call
             pops = np.flatnonzero((built.codes.kind == Kind.POP) & in_training)
             last_event = int(pops[-1]) if len(pops) else count
         complete -= not cuts.last_is_complete

@@ -84,6 +84,9 @@ class DeviceStep:
     wall_ms: float
     busy_ms: float
     idle_ms: dict[str, float] = field(default_factory=dict)  # by cause, as IDLE_CAUSES
+    computing_ms: float = 0.0  # union of kernels other than collectives
+    exposed_collectives_ms: float = 0.0  # collectives while no other kernel ran
+    exposed_copies_ms: float = 0.0  # copies while no kernel ran
 
 
 @dataclass(frozen=True, slots=True)

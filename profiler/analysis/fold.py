@@ -84,6 +84,18 @@ def collect(process_dir: Path, final: bool, block_events: int = BLOCK_EVENTS) ->
     return state
 
 
+def fold_thread(events: Events, said: Said) -> tuple[Folded, Moments]:
+    """Fold the events of one thread that are in memory, and say who owned it when."""
+    state = Folded()
+    if len(events) == 0:
+        return state, NO_MOMENTS
+    done = block.process(events, state.carry, said, final=True)
+    if done is None:
+        return state, NO_MOMENTS
+    _take(state, done, events)
+    return state, done.moments
+
+
 def advance(state: Folded, streams: Mapping[str, Stream], said: Said, final: bool, block_events: int) -> None:
     """Fold the training stream block by block, and the others up to the same moment."""
     training = streams.get(state.stream)

@@ -6,6 +6,7 @@ Out: `Measured`: the step table as arrays, and which rows count.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ from profiler.analysis.noise import Floats
 from profiler.analysis.stack import Bools, Ints
 
 NS_PER_MS = 1e6
+WarmUp = Callable[[Floats, Ints, Bools], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +84,13 @@ class Measured:
         return int(start[0]), int(start[-1] + wall[-1])
 
 
-def measured_steps(folded: Folded) -> Measured | None:
-    """The measured steps; None when there was no step at all."""
+def measured_steps(folded: Folded, warm_up: WarmUp = noise.warm_up) -> Measured | None:
+    """The measured steps; None when there was no step at all. `warm_up` says how many at the start are not."""
     columns = folded.steps.columns()
     if not columns or len(columns["index"]) == 0:
         return None
     usable: Bools = (columns.get("flags", np.zeros(len(columns["index"]), np.int64)) & int(LEFT_OUT)) == 0
-    warm = noise.warm_up(columns["wall_ns"].astype(np.float64), columns["weight"], usable)
+    warm = warm_up(columns["wall_ns"].astype(np.float64), columns["weight"], usable)
     rows = usable.copy()
     rows[:warm] = False
     if not bool(rows.any()):  # a run of few steps, all of them with compilation: better those than none

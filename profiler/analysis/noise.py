@@ -19,6 +19,7 @@ MAD_TO_SIGMA = 1.4826
 WARM_UP_SIGMA = 3.0
 WARM_UP_SHARE = 0.10
 STEADY_RUN = 3
+START_UP_TIMES = 2.0
 OUTLIER_SIGMA = 5.0
 OUTLIER_SHARE = 0.5
 _DRIFT_BLOCKS = 4
@@ -65,6 +66,21 @@ def warm_up(walls: Floats, weights: Ints, usable: Bools) -> int:
         if bool(steady[first : first + run].all()):
             return first
     return most
+
+
+def start_up(walls: Floats, weights: Ints, usable: Bools) -> int:
+    """The number of steps at the start of a short recording that are start-up beyond doubt.
+
+    Whoever records a few steps has mostly warmed up before: a step counts as start-up only where it takes more than
+    twice the median of all, and where there are enough to tell.
+    """
+    count = len(walls)
+    if count < STEADY_RUN:
+        return 0
+    limit = START_UP_TIMES * median(walls, weights)
+    most = max(1, count // 3)
+    long = (walls > limit) | ~usable
+    return int(np.argmin(long[:most])) if not bool(long[:most].all()) else most
 
 
 def median_noise(values: Floats, weights: Ints) -> float:

@@ -1,0 +1,1 @@
+"""What a device did, from a recording of its own clock."""

@@ -1,0 +1,191 @@
+"""From what a process's host and devices did to `DeviceFacts`.
+
+In:  `Work`: device events linked to their launches, and what the host was doing when.
+Out: `DeviceFacts`. The span, the unions and the shares are as `device_facts` defines them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from profiler.analysis.device import tables
+from profiler.analysis.device.collectives import collective_facts, collective_kernels
+from profiler.analysis.device.copies import blocked_calls, copy_kind
+from profiler.analysis.device.enclosing import by_track, innermost
+from profiler.analysis.device.idle import idle_causes
+from profiler.analysis.device.launches import Launches, queue_depth
+from profiler.analysis.device_facts import COPY_KINDS, IDLE_CAUSES, CopyFacts, DeviceFacts, DeviceStep
+from profiler.analysis.intervals import Bools, Intervals, union
+from profiler.record.trace.recording import DeviceEvents, Recording, Work
+
+NS_PER_MS = 1e6
+_MEMORY_POINTS = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the host did while the device worked. Times are those of the recording."""
+
+    stage: npt.NDArray[np.object_]  # per device event: the stage in which its launch lay, "" where not known
+    call_stage: npt.NDArray[np.object_]  # per runtime call
+    data_wait: Intervals
+    communication: Intervals  # of hosts among themselves
+    steps: Intervals  # as the host cut them; empty where it cut none
+    first_measured: int  # of the steps
+
+
+def device_facts(recording: Recording, launches: Launches, seen: Seen, source: str) -> DeviceFacts | None:
+    """The device's side; None where the recording holds no device event."""
+    device, names = recording.device, recording.names
+    if len(device) == 0:
+        return None
+    kernel = device.work == Work.KERNEL
+    collective = collective_kernels(device, names)
+    busy = union(device.start, device.end)
+    kernels, computing = _union(device, kernel), _union(device, kernel & ~collective)
+    collectives = _union(device, collective)
+    copying = _union(device, device.work == Work.COPY).subtract(kernels)
+    blocked = blocked_calls(recording.calls, device, launches, names)
+    idle = idle_causes(
+        busy,
+        (0, recording.length_ns),
+        device,
+        launches,
+        recording.calls,
+        blocked,
+        seen.data_wait,
+        seen.communication,
+    )
+    ranges = tables.ranges_around(recording, launches, collective)
+    operators = recording.operators
+    chosen = np.flatnonzero(~operators.marked)
+    around = by_track(operators.where(chosen), launches.start, launches.track, innermost)
+    operator = np.where(around >= 0, operators.name[chosen][np.maximum(around, 0)], -1) if len(chosen) else around
+    length = (device.end - device.start)[kernel]
+    tensor = tables.on_tensor_cores(device, kernel, names)
+    known = launches.known & kernel
+    delays = np.maximum(device.start - launches.end, 0)[known]
+    depths = queue_depth(device, launches)
+    count = len(seen.steps)
+    thinned = recording.thinned
+    return DeviceFacts(
+        name=recording.devices.get(_main_device(device)),
+        source=source,
+        span_ms=recording.length_ns / NS_PER_MS,
+        busy_ms=busy.total / NS_PER_MS,
+        steps_busy_share=_steps_share(busy, seen),
+        kernel_count=int(np.count_nonzero(kernel)),
+        kernel_ms=kernels.total / NS_PER_MS,
+        kernel_sum_ms=float(length.sum()) / NS_PER_MS,
+        tensor_core_share=float(length[tensor].sum() / length.sum()) if length.sum() else None,
+        copies=_copies(device, launches, recording, names),
+        collectives_ms=collectives.total / NS_PER_MS,
+        collectives_exposed_ms=collectives.subtract(computing).total / NS_PER_MS,
+        collectives=collective_facts(device, collective, ranges, computing, names),
+        idle_ms=None if thinned else {cause: idle[cause].total / NS_PER_MS for cause in IDLE_CAUSES},
+        sync_ms=blocked.all.total / NS_PER_MS,
+        sync_starved_ms=blocked.all.subtract(busy).total / NS_PER_MS,
+        syncs=tables.sync_calls(recording, blocked, busy, seen.call_stage),
+        stages_ms=_stages(device, seen, count),
+        families=tables.families(device, kernel, names),
+        kernels=tables.kernels(device, kernel, seen.stage, operator, names),
+        launch_delay_us=float(np.median(delays)) / 1e3 if len(delays) and not thinned else None,
+        queue_depth=float(np.median(depths)) if len(depths) and not thinned else None,
+        steps=_steps(seen, busy, idle, collectives.subtract(computing), copying, computing, thinned),
+        memory_timeline=_memory(recording, _main_device(device)),
+        thinned=thinned,
+    )
+
+
+def _union(device: DeviceEvents, which: Bools) -> Intervals:
+    return union(device.start[which], device.end[which])
+
+
+def _main_device(device: DeviceEvents) -> int:
+    """The device that worked longest."""
+    numbers, place = np.unique(device.device, return_inverse=True)
+    return int(numbers[np.bincount(place, weights=device.end - device.start).argmax()])
+
+
+def _steps_share(busy: Intervals, seen: Seen) -> float | None:
+    """Busy time from the first measured step's start to the last one's end."""
+    if len(seen.steps) <= seen.first_measured:
+        return None
+    first, last = int(seen.steps.start[seen.first_measured]), int(seen.steps.end[-1])
+    return busy.clip(first, last).total / (last - first)
+
+
+def _copies(
+    device: DeviceEvents, launches: Launches, recording: Recording, names: tuple[str, ...]
+) -> dict[str, CopyFacts]:
+    """By kind; where the device's event does not say how many bytes, its call may."""
+    copies = device.work == Work.COPY
+    size = device.bytes
+    linked = launches.call >= 0
+    if len(recording.calls):
+        said = recording.calls.bytes[np.maximum(launches.call, 0)]
+        size = np.where((size < 0) & linked, said, size)
+    kinds = {number: copy_kind(names[number]) for number in np.unique(device.name[copies]).tolist()}
+    found = {}
+    for kind in COPY_KINDS:
+        own = copies & np.isin(device.name, [number for number, of_kind in kinds.items() if of_kind == kind])
+        if bool(own.any()):
+            complete = bool((size[own] >= 0).all())
+            found[kind] = CopyFacts(
+                count=int(np.count_nonzero(own)),
+                ms=float((device.end - device.start)[own].sum()) / NS_PER_MS,
+                bytes=int(size[own].sum()) if complete else None,
+            )
+    return found
+
+
+def _stages(device: DeviceEvents, seen: Seen, steps: int) -> dict[str, float]:
+    """Summed time per step by the stage of the launch; {} where no step was cut."""
+    if steps == 0:
+        return {}
+    length = device.end - device.start
+    found = {}
+    for stage in sorted(set(seen.stage.tolist()) - {""}):
+        found[stage] = float(length[seen.stage == stage].sum()) / NS_PER_MS / steps
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def _steps(
+    seen: Seen,
+    busy: Intervals,
+    idle: dict[str, Intervals],
+    exposed: Intervals,
+    copying: Intervals,
+    computing: Intervals,
+    thinned: bool,
+) -> tuple[DeviceStep, ...]:
+    start, end = seen.steps.start, seen.steps.end
+    columns = {name: moments.within(start, end) / NS_PER_MS for name, moments in idle.items()}
+    worked, waits = busy.within(start, end) / NS_PER_MS, exposed.within(start, end) / NS_PER_MS
+    copies, computes = copying.within(start, end) / NS_PER_MS, computing.within(start, end) / NS_PER_MS
+    return tuple(
+        DeviceStep(
+            index=number,
+            wall_ms=float(end[number] - start[number]) / NS_PER_MS,
+            busy_ms=float(worked[number]),
+            idle_ms={} if thinned else {cause: float(columns[cause][number]) for cause in IDLE_CAUSES},
+            computing_ms=float(computes[number]),
+            exposed_collectives_ms=float(waits[number]),
+            exposed_copies_ms=float(copies[number]),
+        )
+        for number in range(len(seen.steps))
+    )
+
+
+def _memory(recording: Recording, device: int) -> tuple[tuple[float, int], ...]:
+    """At most 600 readings of the main device's allocator, each the highest of its stretch."""
+    memory = recording.memory
+    own = np.flatnonzero((memory.device == device) & (memory.allocated >= 0))
+    if len(own) == 0:
+        return ()
+    stretches = np.array_split(own, min(_MEMORY_POINTS, len(own)))
+    peaks = [int(stretch[np.argmax(memory.allocated[stretch])]) for stretch in stretches]
+    return tuple((float(memory.time[at]) / NS_PER_MS, int(memory.allocated[at])) for at in peaks)

@@ -1,0 +1,129 @@
+"""Kernels by name and by family, and the host's waits by call: the tables of `DeviceFacts`.
+
+In:  device events and runtime calls, and the stage and operator in which each was launched.
+Out: rows, largest first.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from profiler.analysis.device.copies import Blocked
+from profiler.analysis.device.enclosing import by_track, innermost, outermost
+from profiler.analysis.device.kernels import family_of, tensor_cores_of
+from profiler.analysis.device.launches import Launches
+from profiler.analysis.device_facts import KernelFacts, SyncCall
+from profiler.analysis.intervals import Bools, Intervals, Ints, union
+from profiler.record.trace.recording import DeviceEvents, Recording
+
+NS_PER_MS = 1e6
+MOST_KERNELS = 60
+MOST_SYNCS = 30
+_COLLECTIVE_RANGE = re.compile(r"^(nccl|rccl|ccl|xccl|hccl|gloo|mpi|ucc):")
+
+
+def on_tensor_cores(device: DeviceEvents, kernel: Bools, names: tuple[str, ...]) -> Bools:
+    """Of the kernels, those whose name says that they run on tensor cores."""
+    own = device.name[kernel]
+    chosen = [number for number in np.unique(own).tolist() if tensor_cores_of(names[number])]
+    found: Bools = np.isin(own, chosen)
+    return found
+
+
+def families(device: DeviceEvents, kernel: Bools, names: tuple[str, ...]) -> tuple[KernelFacts, ...]:
+    """Kernels by family."""
+    counts, sums = _by_name(device, kernel, len(names))
+    table: dict[str, tuple[int, int]] = {}
+    for number in np.flatnonzero(counts).tolist():
+        family = family_of(names[number])
+        count, total = table.get(family, (0, 0))
+        table[family] = (count + int(counts[number]), total + int(sums[number]))
+    rows = [KernelFacts(name, name, "", count, total / NS_PER_MS, None) for name, (count, total) in table.items()]
+    return tuple(sorted(rows, key=lambda row: -row.ms))
+
+
+def _by_name(device: DeviceEvents, which: Bools, names: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    own = device.name[which]
+    length = (device.end - device.start)[which]
+    return np.bincount(own, minlength=names), np.bincount(own, weights=length, minlength=names)
+
+
+def kernels(
+    device: DeviceEvents, kernel: Bools, stage: npt.NDArray[np.object_], operator: Ints, names: tuple[str, ...]
+) -> tuple[KernelFacts, ...]:
+    """Kernels by name and stage of their launch, with the operator that launched most of them."""
+    at = np.flatnonzero(kernel)
+    stages, number = np.unique(stage[at].astype(str), return_inverse=True)
+    key = device.name[at].astype(np.int64) * len(stages) + number
+    keys, place = np.unique(key, return_inverse=True)
+    length = (device.end - device.start)[at]
+    sums = np.bincount(place, weights=length, minlength=len(keys))
+    counts = np.bincount(place, minlength=len(keys))
+    rows = []
+    for row in np.argsort(-sums, kind="stable")[:MOST_KERNELS].tolist():
+        own = place == row
+        launched = operator[at[own]]
+        named = launched[launched >= 0]
+        name = names[int(keys[row]) // len(stages)]
+        rows.append(
+            KernelFacts(
+                name=name,
+                family=family_of(name),
+                stage=str(stages[int(keys[row]) % len(stages)]),
+                count=int(counts[row]),
+                ms=float(sums[row]) / NS_PER_MS,
+                tensor_cores=tensor_cores_of(name),
+                operator=names[int(np.bincount(named).argmax())] if len(named) else "",
+            )
+        )
+    return tuple(rows)
+
+
+def ranges_around(recording: Recording, launches: Launches, which: Bools) -> Ints:
+    """Per device event the name of the collective's range around its launch; -1 for none."""
+    operators, names = recording.operators, recording.names
+    found = np.full(len(recording.device), -1, dtype=np.int64)
+    if not bool(which.any()):
+        return found
+    numbers = [n for n in np.unique(operators.name).tolist() if _COLLECTIVE_RANGE.match(names[n])]
+    ranges = operators.where(np.isin(operators.name, numbers))
+    at = np.flatnonzero(which & launches.known)
+    around = by_track(ranges, launches.start[at], launches.track[at], innermost)
+    inside = around >= 0
+    found[at[inside]] = ranges.name[around[inside]]
+    return found
+
+
+def sync_calls(
+    recording: Recording, blocked: Blocked, busy: Intervals, stage: npt.NDArray[np.object_]
+) -> tuple[SyncCall, ...]:
+    """The host's waits by call, operator and stage."""
+    calls, operators, names = recording.calls, recording.operators, recording.names
+    at = blocked.call
+    if len(at) == 0:
+        return ()
+    chosen = np.flatnonzero(~operators.marked)
+    around = by_track(operators.where(chosen), calls.start[at], calls.track[at], outermost)
+    operator = np.where(around >= 0, operators.name[chosen][np.maximum(around, 0)], -1) if len(chosen) else around
+    rows: dict[tuple[int, int, str], list[int]] = {}
+    for place, key in enumerate(zip(calls.name[at].tolist(), operator.tolist(), stage[at].tolist(), strict=True)):
+        rows.setdefault(key, []).append(place)
+    found = []
+    for (name, around_it, of_stage), places in rows.items():
+        own = at[np.array(places, dtype=np.int64)]
+        time = union(calls.start[own], calls.end[own])
+        found.append(
+            SyncCall(
+                name=names[name],
+                operator=names[around_it] if around_it >= 0 else "",
+                stage=of_stage,
+                count=len(own),
+                ms=time.total / NS_PER_MS,
+                starved_ms=time.subtract(busy).total / NS_PER_MS,
+            )
+        )
+    return tuple(sorted(found, key=lambda call: -call.ms)[:MOST_SYNCS])

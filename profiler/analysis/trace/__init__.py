@@ -1,0 +1,1 @@
+"""From a recorded trace to facts."""

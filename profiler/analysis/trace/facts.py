@@ -1,0 +1,238 @@
+"""From a recording to the facts of its training.
+
+In:  a `Recording`.
+Out: `Facts`. Host stages go the way of a live run: events in the record's words, cut, folded and measured by the same
+functions. The device's side comes from its own events.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from profiler.analysis import labels as lab
+from profiler.analysis import noise
+from profiler.analysis import timeline as drawing
+from profiler.analysis.block import Moments, Said
+from profiler.analysis.device.device import Seen, device_facts
+from profiler.analysis.device.launches import launches_of
+from profiler.analysis.device_facts import DeviceFacts
+from profiler.analysis.facts import Facts, Machine, MemoryFacts, Overhead, RunFacts, StageFacts, StepFacts
+from profiler.analysis.fold import fold_thread
+from profiler.analysis.folded import Folded
+from profiler.analysis.intervals import EMPTY, Intervals, Ints
+from profiler.analysis.measured import Measured, measured_steps
+from profiler.analysis.stages import stage_facts
+from profiler.analysis.steps import step_facts
+from profiler.analysis.trace.host import Host, read_host
+from profiler.analysis.trace.operators import operator_rows
+from profiler.analysis.trace.process import Process, training_process
+from profiler.analysis.trace.settings import settings_of_trace
+from profiler.record.trace.recording import Recording
+from profiler.record.vocabulary import STAGE_ORDER
+
+NS_PER_MS = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """The facts of one file, and what they are of."""
+
+    facts: Facts
+    rank: int | None
+    label: str
+
+
+def facts_of(recording: Recording, command: tuple[str, ...] = ()) -> Traced:
+    """Facts of the process of the recording that trains."""
+    process = training_process(recording)
+    own = process.recording
+    launches = launches_of(own.device, own.calls, own.operators)
+    host = read_host(process, launches)
+    folded, moments = fold_thread(host.events, Said())
+    measured = measured_steps(folded, noise.start_up)
+    windows = _windows(host, measured)
+    seen = Seen(
+        stage=_stage_at(host, moments, launches.start),
+        call_stage=_stage_at(host, moments, own.calls.start),
+        data_wait=host.data_wait,
+        communication=host.communication,
+        steps=windows,
+        first_measured=measured.warmup if measured is not None else 0,
+    )
+    device = device_facts(own, launches, seen, "trace")
+    facts = _facts(process, host, folded, measured, moments, device, command)
+    return Traced(facts, recording.distributed.rank, recording.label)
+
+
+def _windows(host: Host, measured: Measured | None) -> Intervals:
+    """When each step began and ended, on the recording's clock."""
+    if measured is None:
+        return EMPTY
+    if host.marked is not None and len(host.marked) == measured.count:
+        return host.marked
+    start = measured.columns["start_ns"]
+    return Intervals(start, start + measured.columns["wall_ns"])
+
+
+def _stage_at(host: Host, moments: Moments, at: Ints) -> npt.NDArray[np.object_]:
+    """The stage that the training thread was in at these moments; "" outside of steps and where it is not known."""
+    label, step = moments.at(host.clock.to(at))
+    inside = (at >= 0) & (label < lab.LABELS) & (step >= 0)
+    words = np.array([*STAGE_ORDER, ""], dtype=object)
+    number = np.where(inside, lab.STAGE_OF[np.minimum(label, lab.LABELS - 1)], len(STAGE_ORDER))
+    return words[number]
+
+
+def _facts(
+    process: Process,
+    host: Host,
+    folded: Folded,
+    measured: Measured | None,
+    moments: Moments,
+    device: DeviceFacts | None,
+    command: tuple[str, ...],
+) -> Facts:
+    recording = process.recording
+    not_measured = dict(_NOT_IN_TRACES)
+    steps: StepFacts | None = None
+    stages: dict[str, StageFacts] = {}
+    operators: tuple[dict[str, Any], ...] = ()
+    if measured is None:
+        not_measured["steps"] = _no_steps(process, host)
+    else:
+        steps = step_facts(measured, host.marked is not None)
+        one_rank = recording.distributed.world_size == 1
+        stages, absent = stage_facts(measured, folded, {}, {}, device is None and _on_cpu(recording), one_rank)
+        not_measured |= absent
+        operators = operator_rows(process, host, moments, measured.count)
+    if device is None:
+        not_measured["device"] = "the trace holds no event of a device"
+    elif recording.thinned:
+        not_measured["idle time"] = "most host events were taken out of the trace after it was recorded"
+    name = (device.name if device else None) or ("accelerator" if device else "cpu")
+    return Facts(
+        run=_run(recording, command),
+        machine=Machine(
+            cores=0,
+            memory_bytes=0,
+            device=name,
+            asynchronous=device is not None,
+            device_times=False,
+            idle_cores=None,
+            iowait_cores=None,
+            process_cores=None,
+        ),
+        steps=steps,
+        stages=stages,
+        workers=None,
+        memory=_memory(recording, device),
+        spans=(),
+        gc_ms_per_step=None,
+        gc_pauses=0,
+        settings=settings_of_trace(recording, host),
+        overhead=Overhead(None, None, 0.0, None, 0.0),
+        timeline=drawing.timeline(measured) if measured else None,
+        histogram=drawing.histogram(measured) if measured else None,
+        operators=operators,
+        not_measured=not_measured,
+        notices=_notices(process, device),
+        device=device,
+    )
+
+
+_NOT_IN_TRACES = {
+    "workers": "a trace does not show the DataLoader's workers",
+    "lines": "a trace does not show the lines that ran",
+    "memory": "the memory of the process is not in a trace",
+    "idle cores": "the machine's cores are not in a trace",
+    "overhead": "what recording the trace cost is not in it",
+}
+
+
+def _on_cpu(recording: Recording) -> bool:
+    """Whether the training ran on the CPU, as far as a trace without device events can tell."""
+    return len(recording.calls) == 0 and not recording.thinned
+
+
+def _no_steps(process: Process, host: Host) -> str:
+    if process.recording.thinned:
+        return "most host events were taken out of the trace after it was recorded"
+    if len(host.backward) == 0:
+        return "the trace holds no marked step, no update and no backward pass"
+    return "the trace holds no marked step, and what it holds makes no whole step"
+
+
+def _run(recording: Recording, command: tuple[str, ...]) -> RunFacts:
+    return RunFacts(
+        name=recording.label,
+        command=command,
+        script=None,
+        torch=None,
+        python=None,
+        ranks=recording.distributed.world_size or 1,
+        duration_s=recording.length_ns / 1e9,
+        exit_code=None,
+        signal=None,
+        ended=True,
+        started_unix_s=_unix_s(recording),
+    )
+
+
+def _unix_s(recording: Recording) -> float:
+    """When it was recorded; 0 where its clock is no Unix time."""
+    began = (recording.origin_ns + recording.base_ns) / 1e9
+    return began if _YEAR_2015 < began < _YEAR_2100 else 0.0
+
+
+_YEAR_2015, _YEAR_2100 = 1_420_070_400, 4_102_444_800
+
+
+def _memory(recording: Recording, device: DeviceFacts | None) -> MemoryFacts:
+    readings = recording.memory
+    main = np.unique(readings.device) if len(readings.device) else np.empty(0, np.int64)
+    allocated, reserved = readings.allocated, readings.reserved
+    number = int(main[0]) if len(main) == 1 else None
+    return MemoryFacts(
+        peak_rss_bytes=None,
+        peak_device_bytes=int(allocated.max()) if len(allocated) and int(allocated.max()) > 0 else None,
+        reserved_device_bytes=int(reserved.max()) if len(reserved) and int(reserved.max()) > 0 else None,
+        device_capacity_bytes=_capacity(recording, number) if device is not None else None,
+        workers_peak_rss_bytes=None,
+        stage_peak_bytes={},
+        categories_bytes={},
+        activations_by_module=(),
+        growth_bytes_per_step=None,
+        growth_bytes=None,
+        timeline=(),
+    )
+
+
+def _capacity(recording: Recording, number: int | None) -> int | None:
+    """Memory of the device that was used; devices of one machine are mostly alike."""
+    if number in recording.capacities:
+        return recording.capacities[number]
+    sizes = set(recording.capacities.values())
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def _notices(process: Process, device: DeviceFacts | None) -> tuple[str, ...]:
+    recording = process.recording
+    found = [*recording.notices]
+    if recording.thinned and recording.numbering is not None:
+        given = recording.numbering
+        share = given.seen / (given.highest - given.lowest + 1)
+        found.append(
+            f"the trace was thinned out after it was recorded: it holds {100 * share:.1f} % of the host events that it "
+            "numbers; idle time and what overlaps what can't be told from it"
+        )
+    if process.others:
+        many = "process" if process.others == 1 else "processes"
+        found.append(f"the trace holds {process.others} further {many}; these are the facts of process {process.pid}")
+    devices = len(np.unique(recording.device.device)) if device is not None else 0
+    if devices > 1:
+        found.append(f"{devices} devices worked for this process; their times are united: busy means any of them")
+    return tuple(found)

@@ -1,0 +1,293 @@
+"""Sort events by what they are, and append them to columns.
+
+In:  lists of decoded events.
+Out: the columns of a `Recording`. Categories are told by what Kineto calls them since 2021; unknown
+ones count for the span alone.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from profiler.record.trace.columns import (
+    ABSENT,
+    LONGEST_US,
+    Column,
+    Numbered,
+    Tracks,
+    nanoseconds,
+    numbered,
+    whole_numbers,
+)
+from profiler.record.trace.event import Args, Event
+from profiler.record.trace.recording import (
+    Calls,
+    DeviceEvents,
+    HostEvents,
+    Ints,
+    MemoryReadings,
+    Numbering,
+    Operators,
+    Work,
+)
+
+_OPERATORS = {"cpu_op": False, "Operator": False, "user_annotation": True}
+_WORK = {
+    "kernel": Work.KERNEL,
+    "Kernel": Work.KERNEL,
+    "hpu_op": Work.KERNEL,
+    "mtia_ccp_events": Work.KERNEL,
+    "gpu_memcpy": Work.COPY,
+    "Memcpy": Work.COPY,
+    "gpu_memset": Work.SET,
+    "Memset": Work.SET,
+}
+_PYTHON = "python_function"
+_LEFT_OUT = "Trace"  # the recording itself as an event
+_MEMORY = "[memory]"
+_ACCELERATORS = frozenset(range(1, 64))  # device types of c10: 0 is the CPU
+_NOTHING = Args()
+_LATEST_US = 2.0**62 / 1000
+FARTHEST_US = 86_400e6  # an event a day away from the others has no time that can be believed
+_FRAME = re.compile(r"^(?P<file>.+\.py)\((?P<line>\d+)\): (?P<function>.+)$")
+_LIBRARIES = re.compile(
+    r"(^|/)(site-packages|dist-packages|lib/python3[^/]*|torch|torchvision|torchaudio|torchtext|numpy|transformers|"
+    r"accelerate|lightning|pytorch_lightning|lightning_fabric|deepspeed|apex|timm|datasets|PIL|tqdm|einops|triton|"
+    r"xformers|flash_attn|pandas|scipy|sklearn|cv2|wandb|ignite|fairscale|peft|trl|torchrec|fbgemm_gpu)/"
+)
+
+
+def is_runtime(category: str) -> bool:
+    """Whether a category holds calls of a device's runtime or driver, of any maker."""
+    return category == "Runtime" or category.endswith(("_runtime", "_driver"))
+
+
+def is_users(frame: object) -> bool:
+    """Whether a Python function's event is of the user's own files."""
+    found = _FRAME.match(frame) if isinstance(frame, str) else None
+    if found is None or _LIBRARIES.search(found["file"]):
+        return False
+    first = found["file"].split("/")[0].removesuffix(".py")
+    return first not in sys.stdlib_module_names and not found["file"].startswith("<")
+
+
+class Collector:
+    """Takes events piece by piece; `recorded` parts are on the trace's own clock less `origin`."""
+
+    def __init__(self) -> None:
+        self.names = Numbered()
+        self.tracks = Tracks()
+        self.kept = 0
+        self.damaged = 0  # without a time that can be believed
+        self.far = 0  # more than a day away from the others
+        self._reference_us: float | None = None
+        self._first = self._last = ABSENT
+        self._frames: dict[object, bool] = {}
+        self._columns: dict[str, Column] = {}
+        self._index = (0, 1 << 62, -1)  # numbers of host events: seen, lowest, highest
+
+    def add(self, events: Sequence[Event]) -> None:
+        """Append a piece."""
+        by_category: dict[str, list[Event]] = {}
+        readings: list[Event] = []
+        for event in events:
+            if event.ph == "X":
+                by_category.setdefault(event.cat or "", []).append(event)
+            elif event.name == _MEMORY and event.args is not None:
+                readings.append(event)
+        by_category.pop(_LEFT_OUT, None)
+        for category, found in by_category.items():
+            timed = self._timed(found)
+            if timed is None:
+                continue
+            self._sort(category, *timed)
+        self._take_readings(readings)
+
+    def _timed(self, events: list[Event]) -> tuple[list[Event], Ints, Ints] | None:
+        """The events whose time can be believed, with their start and end in ns."""
+        start = np.array([event.ts for event in events], dtype=np.float64)  # None becomes NaN
+        length = np.array([event.dur for event in events], dtype=np.float64)
+        good = (np.abs(start) < _LATEST_US) & (length >= 0) & (length < LONGEST_US)
+        if self._reference_us is None and bool(good.any()):
+            self._reference_us = float(np.median(start[good]))
+        near = good & (np.abs(start - (self._reference_us or 0.0)) < FARTHEST_US)
+        self.damaged += int(np.count_nonzero(~good))
+        self.far += int(np.count_nonzero(good & ~near))
+        if not bool(near.all()):
+            events = [event for event, fine in zip(events, near.tolist(), strict=True) if fine]
+            start, length = start[near], length[near]
+        if not events:
+            return None
+        begins = nanoseconds(start)
+        ends = begins + np.rint(length * 1000).astype(np.int64)
+        self.kept += len(events)
+        first, last = int(begins.min()), int(ends.max())
+        self._first = first if self._last == ABSENT else min(self._first, first)
+        self._last = max(self._last, last)
+        return events, begins, ends
+
+    def _sort(self, category: str, events: list[Event], start: Ints, end: Ints) -> None:
+        if category in _OPERATORS:
+            args = [event.args or _NOTHING for event in events]
+            self._count_indices(args)
+            self._host("operators", events, start, end)
+            self._add("operators.external", _external(args))
+            self._add("operators.marked", np.full(len(events), _OPERATORS[category]), np.bool_)
+        elif category in _WORK:
+            self._device(_WORK[category], events, start, end)
+        elif is_runtime(category):
+            args = [event.args or _NOTHING for event in events]
+            self._host("calls", events, start, end)
+            self._add("calls.correlation", whole_numbers([arg.correlation for arg in args]))
+            self._add("calls.bytes", whole_numbers([_first_of(arg.bytes, arg.size) for arg in args]))
+        elif category == _PYTHON:
+            self._count_indices([event.args or _NOTHING for event in events])
+            chosen = [number for number, event in enumerate(events) if self._is_users(event.name)]
+            self._host("python", [events[number] for number in chosen], start[chosen], end[chosen])
+
+    def _host(self, table: str, events: list[Event], start: Ints, end: Ints) -> None:
+        self._add(f"{table}.start", start)
+        self._add(f"{table}.end", end)
+        self._add(f"{table}.name", numbered(self.names, (str(event.name) for event in events)), np.int32)
+        self._add(f"{table}.track", numbered(self.tracks, ((event.pid, event.tid) for event in events)), np.int32)
+
+    def _device(self, work: Work, events: list[Event], start: Ints, end: Ints) -> None:
+        args = [event.args or _NOTHING for event in events]
+        self._host("device", events, start, end)
+        device = whole_numbers([_first_of(arg.device, event.pid) for arg, event in zip(args, events, strict=True)])
+        stream = whole_numbers([_stream(arg, event) for arg, event in zip(args, events, strict=True)])
+        columns: dict[str, tuple[npt.NDArray[Any], npt.DTypeLike]] = {
+            "work": (np.full(len(events), int(work)), np.int8),
+            "device": (device, np.int32),
+            "stream": (stream, np.int64),
+            "correlation": (whole_numbers([arg.correlation for arg in args]), np.int64),
+            "external": (_external(args), np.int64),
+            "bytes": (whole_numbers([arg.bytes for arg in args]), np.int64),
+            "collective": (self._said([arg.collective for arg in args]), np.int32),
+            "dtype": (self._said([arg.dtype for arg in args]), np.int32),
+            "elements": (whole_numbers([arg.elements for arg in args]), np.int64),
+        }
+        for name, (values, dtype) in columns.items():
+            self._add(f"device.{name}", values, dtype)
+
+    def _said(self, words: list[Any]) -> npt.NDArray[np.int32]:
+        """Numbers of names that few events say."""
+        if not any(words):
+            return np.full(len(words), ABSENT, dtype=np.int32)
+        return np.array([self.names[str(word)] if word else ABSENT for word in words], dtype=np.int32)
+
+    def _is_users(self, name: object) -> bool:
+        known = self._frames.get(name)
+        if known is None:
+            known = self._frames[name] = is_users(name)
+        return known
+
+    def _count_indices(self, args: list[Args]) -> None:
+        numbers = whole_numbers([_first_of(arg.index, arg.index_2022) for arg in args])
+        numbers = numbers[numbers >= 0]
+        if len(numbers):
+            seen, lowest, highest = self._index
+            self._index = (seen + len(numbers), min(lowest, int(numbers.min())), max(highest, int(numbers.max())))
+
+    def _take_readings(self, events: list[Event]) -> None:
+        """The allocator's state on accelerators."""
+        args = [event.args or _NOTHING for event in events]
+        self._count_indices(args)
+        time = np.array([event.ts for event in events], dtype=np.float64)
+        near = np.abs(time - (self._reference_us or 0.0)) < FARTHEST_US
+        near &= np.array([arg.device_type in _ACCELERATORS for arg in args], dtype=bool)
+        for name, values in (
+            ("device", [arg.device_id for arg in args]),
+            ("allocated", [arg.allocated for arg in args]),
+            ("reserved", [arg.reserved for arg in args]),
+        ):
+            self._add(f"memory.{name}", whole_numbers(values)[near])
+        self._add("memory.time", nanoseconds(time[near]))
+
+    def _add(self, name: str, values: npt.NDArray[Any], dtype: npt.DTypeLike = np.int64) -> None:
+        if name not in self._columns:
+            self._columns[name] = Column(dtype)
+        self._columns[name].add(values)
+
+    @property
+    def origin_ns(self) -> int:
+        """The first start, on the trace's own clock."""
+        return self._first
+
+    @property
+    def length_ns(self) -> int:
+        """From the first start to the last end."""
+        return self._last - self._first
+
+    @property
+    def numbering(self) -> Numbering | None:
+        """Of the host's events, where they are numbered."""
+        return Numbering(*self._index) if self._index[0] else None
+
+    def operators(self) -> Operators:
+        """Empties the columns, as do the others: each is taken once."""
+        host = self._taken_host("operators")
+        return Operators(*host, self._taken("operators.external"), self._taken("operators.marked", np.bool_))
+
+    def calls(self) -> Calls:
+        """Calls of the runtime."""
+        return Calls(*self._taken_host("calls"), self._taken("calls.correlation"), self._taken("calls.bytes"))
+
+    def python(self) -> HostEvents:
+        """Functions of the user's files."""
+        return HostEvents(*self._taken_host("python"))
+
+    def device(self) -> DeviceEvents:
+        """Kernels, copies and memsets."""
+        return DeviceEvents(
+            *self._taken_host("device"),
+            work=self._taken("device.work", np.int8),
+            device=self._taken("device.device", np.int32),
+            stream=self._taken("device.stream"),
+            correlation=self._taken("device.correlation"),
+            external=self._taken("device.external"),
+            bytes=self._taken("device.bytes"),
+            collective=self._taken("device.collective", np.int32),
+            dtype=self._taken("device.dtype", np.int32),
+            elements=self._taken("device.elements"),
+        )
+
+    def memory(self) -> MemoryReadings:
+        """The allocator's state, in time order."""
+        time = self._taken("memory.time") - self.origin_ns
+        order = np.argsort(time, kind="stable")
+        return MemoryReadings(
+            time[order], *(self._taken(f"memory.{name}")[order] for name in ("device", "allocated", "reserved"))
+        )
+
+    def _taken(self, name: str, dtype: npt.DTypeLike = np.int64) -> npt.NDArray[Any]:
+        column = self._columns.pop(name, None)
+        return column.take() if column is not None else np.empty(0, dtype=dtype)
+
+    def _taken_host(self, table: str) -> tuple[Ints, Ints, Any, Any]:
+        start, end = self._taken(f"{table}.start"), self._taken(f"{table}.end")
+        start -= self.origin_ns
+        end -= self.origin_ns
+        return start, end, self._taken(f"{table}.name", np.int32), self._taken(f"{table}.track", np.int32)
+
+
+def _external(args: list[Args]) -> Ints:
+    return whole_numbers([_first_of(arg.external, arg.external_2021) for arg in args])
+
+
+def _first_of(first: object, second: object) -> object:
+    return second if first is None else first
+
+
+def _stream(arg: Args, event: Event) -> object:
+    """2021's tracks are called "stream 7"."""
+    if arg.stream is not None:
+        return arg.stream
+    thread = event.tid
+    return thread.removeprefix("stream ") if isinstance(thread, str) else thread

@@ -1,0 +1,87 @@
+"""Columns that grow piece by piece, and the numbers that names and tracks are given.
+
+In:  decoded events.
+Out: numpy columns. Times become whole nanoseconds; what is missing or no number becomes -1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from profiler.record.trace.recording import Ints, Track
+
+ABSENT = -1
+LONGEST_US = 7 * 86_400e6  # an event of more than a week was not measured
+_LARGEST = 2.0**62
+
+
+class Numbered(dict[Any, int]):
+    """Gives each new key the next number: `list(map(numbered.__getitem__, keys))`."""
+
+    def __missing__(self, key: Any) -> int:
+        number = self[key] = len(self)
+        return number
+
+
+class Tracks(dict[Any, int]):
+    """Numbers of tracks, by (pid, tid) as they stand in the file: a thread may be 7 here and "7" there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = Numbered()
+
+    def __missing__(self, key: tuple[object, object]) -> int:
+        number = self[key] = self.numbers[Track(str(key[0]), str(key[1]))]
+        return number
+
+
+class Column:
+    """One growing column."""
+
+    def __init__(self, dtype: npt.DTypeLike = np.int64) -> None:
+        self.dtype = dtype
+        self._parts: list[npt.NDArray[Any]] = []
+
+    def add(self, values: npt.NDArray[Any]) -> None:
+        """Append a piece."""
+        self._parts.append(values.astype(self.dtype, copy=False))
+
+    def take(self) -> npt.NDArray[Any]:
+        """All of it; the column is empty afterwards."""
+        whole = np.concatenate(self._parts) if self._parts else np.empty(0, dtype=self.dtype)
+        self._parts = []
+        return whole
+
+
+def whole_numbers(values: Sequence[Any]) -> Ints:
+    """Numbers as they stand in events: integers, floats or strings of either; -1 for anything else."""
+    try:
+        return np.array(values, dtype=np.int64)
+    except (TypeError, ValueError, OverflowError):
+        return np.fromiter(map(_whole, values), dtype=np.int64, count=len(values))
+
+
+def _whole(value: object) -> int:
+    if isinstance(value, str):
+        try:
+            value = int(value, 0)
+        except ValueError:
+            return ABSENT
+    if isinstance(value, int | float) and abs(value) < _LARGEST:  # NaN is not less than anything
+        return int(value)
+    return ABSENT
+
+
+def nanoseconds(micros: npt.NDArray[np.float64]) -> Ints:
+    """Whole nanoseconds: the part before the point is exact however large it is."""
+    whole = np.floor(micros)
+    return whole.astype(np.int64) * 1000 + np.rint((micros - whole) * 1000).astype(np.int64)
+
+
+def numbered(table: dict[Any, int], keys: Iterable[Any]) -> npt.NDArray[np.int32]:
+    """The numbers of these keys in a table that grows."""
+    return np.array(list(map(table.__getitem__, keys)), dtype=np.int32)

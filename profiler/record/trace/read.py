@@ -1,0 +1,78 @@
+"""Read a trace file into a `Recording`, in bounded memory.
+
+In:  a chrome trace of Kineto (`torch.profiler`), plain or gzipped, of 2021's schema or a later one.
+Out: `Recording`. What is complete is used; its notices say what is not.
+
+Times in every schema are microseconds (`displayTimeUnit` is about drawing alone), possibly with a fraction; a fraction
+of a number of sixteen digits is kept to a quarter of a microsecond, that of a duration exactly.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from profiler.errors import ProfError
+from profiler.record.trace.collect import Collector
+from profiler.record.trace.metadata import capacities_of, device_names, distributed_of, whole
+from profiler.record.trace.recording import Recording
+from profiler.record.trace.split import Document, split
+from profiler.record.trace.stream import BLOCK_BYTES, Source
+
+MOST_EVENTS = 20_000_000  # kept; a file of 6 GB holds about so many
+_ENDINGS = re.compile(r"(\.pt)?(\.trace)?\.json(\.gz)?$|\.gz$", re.IGNORECASE)
+
+
+def label_of(path: Path) -> str:
+    """A trace's name without its endings."""
+    return _ENDINGS.sub("", path.name) or path.name
+
+
+def read_trace(path: Path, block_bytes: int = BLOCK_BYTES) -> Recording:
+    """Read one file. Raises ProfError, in one sentence, where it is no trace or holds no event."""
+    source = Source(path, block_bytes)
+    document = Document()
+    collector = Collector()
+    notices: list[str] = []
+    for events in split(source, document, str(path)):
+        collector.add(events)
+        if collector.kept >= MOST_EVENTS:
+            notices.append(f"the trace is very long: only its first {collector.kept:,} events were used")
+            break
+    else:
+        if source.broken or not document.complete:
+            how = source.broken or "it ends within its events"
+            notices.append(f"the trace breaks off: {how}; what is complete was used")
+    if collector.far:
+        notices.append(f"{collector.far:,} events lie more than a day from the others and were left out")
+    damaged = document.damaged + collector.damaged
+    if damaged:
+        notices.append(f"{damaged:,} {'event' if damaged == 1 else 'events'} could not be read and were left out")
+    if collector.kept == 0:
+        why = "it broke off before the first one" if source.broken else "it was recorded while nothing ran"
+        raise ProfError(f"{path} holds no event with a length: {why}.")
+    return _recording(path, source, document, collector, notices)
+
+
+def _recording(path: Path, source: Source, document: Document, collector: Collector, notices: list[str]) -> Recording:
+    said = {**document.tail, **document.head}
+    properties = said.get("deviceProperties")
+    return Recording(
+        label=label_of(path),
+        origin_ns=collector.origin_ns,
+        base_ns=whole(said.get("baseTimeNanoseconds")) or 0,
+        length_ns=collector.length_ns,
+        operators=collector.operators(),
+        calls=collector.calls(),
+        device=collector.device(),
+        memory=collector.memory(),
+        python=collector.python(),
+        names=tuple(collector.names),
+        tracks=tuple(collector.tracks.numbers),
+        numbering=collector.numbering,
+        distributed=distributed_of(said.get("distributedInfo"), path.name),
+        devices=device_names(properties),
+        capacities=capacities_of(properties),
+        unpacked_bytes=source.unpacked,
+        notices=tuple(notices),
+    )
