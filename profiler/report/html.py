@@ -24,7 +24,10 @@ from profiler.analysis.facts import (
 )
 from profiler.analysis.site import Site
 from profiler.report import charts, palette, wording
-from profiler.report.page import Part, environment, page_values
+from profiler.report.device.charts import device_charts
+from profiler.report.device.section import device_section
+from profiler.report.page import environment, page_values
+from profiler.report.part import Part
 from profiler.report.summary import notices
 from profiler.rules.verdict import Result
 
@@ -71,6 +74,7 @@ def render_html(result: Result) -> str:
             identity=_identity(facts),
             overhead_text=wording.overhead(facts),
             has_memory=_has_memory(facts.memory),
+            device=device_section(facts),
             **page_values(figures),
         )
     )
@@ -82,6 +86,7 @@ def _charts(facts: Facts) -> dict[str, charts.Chart]:
         "timeline": charts.timeline(facts.timeline, steps) if facts.timeline and steps else None,
         "histogram": charts.histogram(facts.histogram, steps) if facts.histogram and steps else None,
         "memory": charts.memory(facts.memory),
+        **device_charts(facts.device),
     }
     return {name: chart for name, chart in made.items() if chart is not None}
 

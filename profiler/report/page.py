@@ -11,7 +11,6 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,28 +20,12 @@ from markupsafe import Markup
 
 import profiler
 from profiler.analysis.facts import LineTime
-from profiler.report import palette, wording
+from profiler.report import wording
 from profiler.report.charts import Chart
 
 HERE = Path(__file__).parent
 SEVERITY_WORDS = {"critical": "critical", "warning": "worth fixing", "info": "note"}
 MAX_LINES = 12
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A piece of a bar."""
-
-    name: str
-    text: str  # the value, readable
-    share: float  # of the bar, 0 to 1
-    colour: str
-    hatch: int
-
-    @property
-    def ink(self) -> str:
-        """Colour of text on the piece."""
-        return palette.ink(self.colour)
 
 
 def page_values(figures: Mapping[str, Chart]) -> dict[str, Any]:

@@ -41,6 +41,30 @@ HELD = {  # on a device, by what it was for
     "before_recording": "#9aa1ab",
     "unknown": "#7b6fb0",
 }
+DEVICE = {  # what the device's time went to; idle time by its cause
+    "kernels": "#0072b2",
+    "collectives": "#cc79a7",
+    "copies": "#56b4e9",
+    "host": "#e69f00",
+    "sync": "#f0e442",
+    "data_wait": "#d55e00",
+    "copy": "#b5c334",
+    "communication": "#7b6fb0",
+    "unknown": "#c2c7cf",
+}
+FAMILIES = {
+    "gemm": "#0072b2",
+    "attention": "#7b6fb0",
+    "convolution": "#56b4e9",
+    "normalization": "#009e73",
+    "elementwise": "#e69f00",
+    "reduction": "#f0e442",
+    "embedding": "#8c564b",
+    "optimizer": "#b5c334",
+    "copy": "#d55e00",
+    "collective": "#cc79a7",
+    "other": "#c2c7cf",
+}
 WORKER_PARTS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7")
 
 

@@ -17,8 +17,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from profiler.analysis.device_facts import DeviceFacts
 from profiler.analysis.facts import Facts
 from profiler.report import palette, wording
+from profiler.report.device.section import idle_shares, sentence
 from profiler.report.runs import RunLine
 from profiler.report.summary import notices
 from profiler.report.wording import printable
@@ -43,6 +45,8 @@ def print_result(result: Result, console: Console, report: Path | None = None) -
     blocks: list[RenderableType] = [_headline(facts), _verdict(result)]
     if facts.stages and facts.steps is not None:
         blocks += ["", _step(facts, width, ascii_only=console.options.ascii_only)]
+    if facts.device is not None:
+        blocks += ["", _device(facts, facts.device)]
     if findings:
         blocks += ["", top_finding(findings[0], facts)]
     blocks += ["", _rest(result, report)]
@@ -109,6 +113,18 @@ def _step(facts: Facts, width: int, ascii_only: bool) -> RenderableType:
             Text.assemble(" " * min(first, bar_width - 1), (block, colours[name])),
         )
     return Group(title, table)
+
+
+def _device(facts: Facts, device: DeviceFacts) -> Text:
+    """How busy the device was, why it was not, and what of its collectives nothing hid: two lines at most."""
+    text = Text.assemble(("Device ", "bold"), printable(sentence(facts, device)))
+    shares = [f"{cause.replace('_', ' ')} {wording.share(part)}" for cause, part in idle_shares(device)]
+    if shares:
+        text.append(f" Idle: {', '.join(shares)}.")
+    if device.collectives_ms:
+        exposed = wording.ms(device.collectives_exposed_ms)
+        text.append(f" Collectives {wording.ms(device.collectives_ms)}, {exposed} of it exposed.")
+    return text
 
 
 def _shortened(text: str) -> str:

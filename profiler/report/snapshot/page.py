@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from profiler.analysis.snapshot_facts import DeviceMemory, Holding
 from profiler.report import palette
-from profiler.report.page import Part, environment, page_values
+from profiler.report.page import environment, page_values
+from profiler.report.part import Part
 from profiler.report.snapshot import wording
 from profiler.report.snapshot.charts import memory_over_events
 from profiler.report.snapshot.pipeline import Explained

@@ -72,6 +72,8 @@
     }
   }
 
-  const soon = window.requestIdleCallback ?? ((task) => setTimeout(task, 50));
-  addEventListener("load", () => requestAnimationFrame(() => soon(drawAll, { timeout: 300 })));
+  // Once the first frame is on the screen; a page that nobody looks at has none.
+  const begin = () => setTimeout(drawAll, 0);
+  if (document.visibilityState === "hidden") begin();
+  else requestAnimationFrame(begin);
 })();
