@@ -86,7 +86,10 @@ class DeviceStep:
     idle_ms: dict[str, float] = field(default_factory=dict)  # by cause, as IDLE_CAUSES
     computing_ms: float = 0.0  # union of kernels other than collectives
     exposed_collectives_ms: float = 0.0  # collectives while no other kernel ran
-    exposed_copies_ms: float = 0.0  # copies while no kernel ran
+    exposed_copies_ms: float = 0.0  # copies between host and device while no kernel ran
+    waited_ms: float | None = None  # the host was blocked until the device caught up, while the device worked
+    starved_ms: float | None = None  # the same, while the device had nothing to do
+    start_up_ms: float = 0.0  # the device idle in single long calls: loading code, allocating, making streams
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +114,11 @@ class DeviceFacts:
     sync_starved_ms: float  # of it, while the device had nothing to do
     syncs: tuple[SyncCall, ...]  # largest first
     stages_ms: dict[str, float]  # summed kernel, copy and memset time per step, by the stage of the launch
-    families: tuple[KernelFacts, ...]  # kernels by family, largest first
+    families: tuple[KernelFacts, ...]  # kernels by family, largest first; like the next without start-up
     kernels: tuple[KernelFacts, ...]  # by name and stage, largest first; at most 60
     launch_delay_us: float | None  # median from the end of a launch to the start of its work
     queue_depth: float | None  # median number of launched, unfinished pieces of work at a launch
-    steps: tuple[DeviceStep, ...]
+    steps: tuple[DeviceStep, ...]  # without start-up
     flops_per_step: float | None = None  # of the model, counted
     mfu: float | None = None  # flops ÷ step time ÷ peak
     peak_tflops: float | None = None

@@ -266,6 +266,17 @@ class Histogram:
 
 
 @dataclass(frozen=True, slots=True)
+class TraceFacts:
+    """That the facts come from a trace which somebody recorded, and what of it bears on a judgement."""
+
+    files: tuple[str, ...]
+    thinned: bool  # host events were taken out of it afterwards
+    kept_share: float | None  # of the host events that it numbers
+    loaded_by: str | None  # "workers" or "training thread": who makes the batches that the loop waits for
+    loading_operators: float | None  # share of the wait for data in which the training thread ran tensor operators
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """Everything that is known of a run."""
 
@@ -288,6 +299,7 @@ class Facts:
     gc_steps: int = 0  # measured steps in which garbage was collected
     root: str = ""  # folder against which the user's files are shown
     device: DeviceFacts | None = None  # None: the device's own clock was not read
+    trace: TraceFacts | None = None  # None: a run of ours
     ranks: RanksFacts | None = None  # None: one rank. The other facts are then those of the typical rank
     snapshot: SnapshotFacts | None = None  # of torch's allocator; None: none was taken
 

@@ -22,7 +22,7 @@ from profiler.analysis.facts import Facts
 from profiler.errors import ProfError
 from profiler.rules.base import Abstention, Bottleneck, Finding, Rule, Severity
 from profiler.rules.config import RulesConfig
-from profiler.rules.evidence import HOST_TIMES, STEPS_TO_JUDGE, STEPS_TO_LOOK, host_times
+from profiler.rules.evidence import HOST_TIMES, TAKEN_OUT, host_times, steps_to_judge, steps_to_look
 from profiler.rules.silence import ReadLine, is_silenced, line_of_file
 from profiler.rules.verdict import Judgement, decide
 
@@ -102,7 +102,7 @@ def judge_by(rules: Iterable[Rule], facts: Facts, read_line: ReadLine = line_of_
         silenced += quiet
         abstentions += [answer for answer in said if isinstance(answer, Abstention)]
         found += [answer for answer in said if isinstance(answer, Finding) and answer not in quiet]
-    if facts.steps is None or facts.steps.measured < STEPS_TO_JUDGE:
+    if facts.steps is None or facts.steps.measured < steps_to_judge(facts):
         per_step = {rule.id for rule in rules if rule.per_step}
         found = [replace(f, severity=Severity.INFO) if f.rule in per_step else f for f in found]
     kept, folded = fold(rules, found)
@@ -150,10 +150,12 @@ def _explains(cause: Finding, finding: Finding, causes: tuple[str, ...], by_id: 
 
 def _ask(rule: Rule, facts: Facts) -> list[Finding | Abstention]:
     """What a rule says; one that judges the step is not asked over too few steps or the wrong clock."""
-    if rule.per_step and (facts.steps is None or facts.steps.measured < STEPS_TO_LOOK):
+    if rule.per_step and (facts.steps is None or facts.steps.measured < steps_to_look(facts)):
         return []  # `run/no-training` and `run/too-few-steps` say so once for all
     if rule.per_step and rule.needs_device_times and host_times(facts):
         return [rule.abstain(HOST_TIMES)]
+    if rule.per_step and rule.needs_device_times and facts.trace is not None and facts.trace.thinned:
+        return [rule.abstain(TAKEN_OUT)]
     answer = rule.check(facts)
     if answer is None:
         return []

@@ -73,12 +73,18 @@ def per_step(facts: Facts) -> PerStep | str:
         steps=steps,
         step_ms=whole,
         busy_ms=busy_ms,
-        kernels_ms=device.kernel_sum_ms / steps,
+        kernels_ms=sum(family.ms for family in device.families) / steps,
         idle_ms=idle_ms,
-        waited_ms=max(0.0, device.sync_ms - device.sync_starved_ms) / steps,
-        starved_ms=device.sync_starved_ms / steps,
+        waited_ms=_waits(device, "waited_ms", max(0.0, device.sync_ms - device.sync_starved_ms)),
+        starved_ms=_waits(device, "starved_ms", device.sync_starved_ms),
         behind=delay_ms >= BEHIND_SHARE * whole or hardly_idle,
     )
+
+
+def _waits(device: DeviceFacts, name: str, total_ms: float) -> float:
+    """Mean over the steps, or what of the whole recording falls to one of them, where it is not known by step."""
+    known = [getattr(step, name) for step in device.steps]
+    return (total_ms if None in known else sum(map(float, known))) / len(known)
 
 
 def _idle(device: DeviceFacts, left_ms: float) -> dict[str, float] | None:

@@ -9,6 +9,9 @@ STEPS_TO_LOOK = 5  # measured steps below which rules of the step are not asked 
 WORTH_SHARE = 0.05  # of the step: less than this is no finding
 WORTH_MS = 0.05  # our own cost on a short step is of this order
 
+TRACE_STEPS_TO_JUDGE = 3  # of a trace without device events: its host's times vary from step to step
+
+TAKEN_OUT = "host events were taken out of the trace after it was recorded"
 HOST_TIMES = (
     "the device runs behind the host and its own clock was not read: these are host times, in which queued "
     "work is paid wherever the host next waits"
@@ -18,6 +21,22 @@ HOST_TIMES = (
 def host_times(facts: Facts) -> bool:
     """Whether stage times are the host's while an asynchronous device did the work."""
     return facts.machine.asynchronous and not facts.machine.device_times
+
+
+def steps_to_judge(facts: Facts) -> int:
+    """Measured steps below which nothing is called a warning.
+
+    The device's own times vary so little from step to step that one of them tells; host times need many. Of a trace
+    there are only as many steps as were recorded.
+    """
+    if facts.trace is None:
+        return STEPS_TO_JUDGE
+    return 1 if facts.device is not None else TRACE_STEPS_TO_JUDGE
+
+
+def steps_to_look(facts: Facts) -> int:
+    """Measured steps below which rules of the step are not asked at all."""
+    return STEPS_TO_LOOK if facts.trace is None else 1
 
 
 def step_ms(facts: Facts) -> float:

@@ -10,15 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from profiler.analysis.facts import Facts
+from profiler.rules import device_verdict
 from profiler.rules.base import Abstention, Bottleneck, Finding, Severity, severity_of
 from profiler.rules.evidence import (
     HOST_TIMES,
-    STEPS_TO_JUDGE,
+    TAKEN_OUT,
     arithmetic_share,
     host_times,
     share,
     share_of_run,
     step_ms,
+    steps_to_judge,
 )
 from profiler.rules.phrases import ms, percent
 
@@ -78,8 +80,8 @@ def decide(facts: Facts, findings: Sequence[Finding]) -> Verdict:
     """The verdict over ranked findings.
 
     In this order: nothing seen, too little seen, memory about to run out, a run that hardly trains, the
-    first finding that is more than a note; then the stage that holds the step, which is `compute` where it
-    is healthy.
+    device's own clock where it was read; else the first finding that is more than a note; then the stage that holds
+    the step, which is `compute` where it is healthy.
     """
     by_rule = {finding.rule: finding for finding in findings}
     steps = facts.steps
@@ -88,8 +90,9 @@ def decide(facts: Facts, findings: Sequence[Finding]) -> Verdict:
     urgent = [f for f in findings if f.bottleneck is Bottleneck.MEMORY and f.severity is Severity.CRITICAL]
     if urgent:
         return _of(urgent[0])
-    if steps.measured < STEPS_TO_JUDGE:
-        short = f"Too short to judge: {steps.measured} steps were measured, {STEPS_TO_JUDGE} are needed."
+    needed = steps_to_judge(facts)
+    if steps.measured < needed:
+        short = f"Too short to judge: {steps.measured} steps were measured, {needed} are needed."
         return _of(by_rule.get("run/too-few-steps"), short, Bottleneck.NONE)
     serious = [f for f in findings if f.severity is not Severity.INFO]
     around = [f for f in serious if f.rule.startswith("run/")]
@@ -97,6 +100,10 @@ def decide(facts: Facts, findings: Sequence[Finding]) -> Verdict:
     if around and trained is not None and trained < 0.5:
         return _of(around[0])
     of_steps = [f for f in serious if f not in around]
+    if facts.device is not None:
+        return _by_device(facts, findings, of_steps)
+    if facts.trace is not None and facts.trace.thinned:
+        return _of(None, f"Nothing can be told: {TAKEN_OUT}.")
     if of_steps:
         verdict = _of(of_steps[0])
         if not host_times(facts):
@@ -117,6 +124,53 @@ def _of(finding: Finding | None, otherwise: str = "", word: Bottleneck = Bottlen
     else:
         sentence = f"{WORDS[finding.bottleneck]}: {title}"
     return Verdict(finding.bottleneck, finding.rule, finding.severity, sentence.rstrip(".") + ".")
+
+
+_LOST_BY_DEVICE = frozenset(  # words that say what the device waited for: its clock must bear them out
+    {
+        Bottleneck.DATA_LOADING,
+        Bottleneck.DATA_PREPROCESSING,
+        Bottleneck.HOST_TO_DEVICE,
+        Bottleneck.HOST_OVERHEAD,
+        Bottleneck.SYNCHRONIZATION,
+        Bottleneck.COMMUNICATION,
+    }
+)
+
+
+def _by_device(facts: Facts, findings: Sequence[Finding], serious: Sequence[Finding]) -> Verdict:
+    """The largest part of the step that the device lost; where it lost little, what it does is what takes the time."""
+    found = device_verdict.parts(facts)
+    if isinstance(found, str):
+        return _of(None, f"What fills the step can't be told: {found}.")
+    part = device_verdict.leading(found)
+    if part is not None:
+        named = next((f for f in findings if f.bottleneck is part.word), None)
+        if named is None and part.word.value.startswith("data-"):
+            named = next((f for f in findings if f.rule.startswith("data/")), None)
+        severity = Severity.INFO if facts.device is None or facts.device.thinned else severity_of(part.share)
+        return Verdict(part.word, named.rule if named else None, severity, f"{WORDS[part.word]}: {part.sentence}.")
+    of_its_own = [f for f in serious if f.bottleneck not in _LOST_BY_DEVICE]
+    if of_its_own:
+        return _of(of_its_own[0])
+    busy = device_verdict.busy_share(facts)
+    step = f"each {ms(step_ms(facts))} step"
+    if busy < HEALTHY_SHARE:
+        return _of(None, f"The device works for {percent(busy)} of {step}, and why it stands idle can't be told.")
+    healthy = next((f for f in findings if f.bottleneck is Bottleneck.COMPUTE), None)
+    lost = f"; the most it loses is {percent(found[0].share)}, to {_TO[found[0].word]}" if found[0].share > 0 else ""
+    sentence = f"Compute: the device works for {percent(busy)} of {step}{lost}."
+    return Verdict(Bottleneck.COMPUTE, healthy.rule if healthy else None, Severity.INFO, sentence)
+
+
+_TO = {
+    Bottleneck.DATA_LOADING: "the wait for batches",
+    Bottleneck.DATA_PREPROCESSING: "the wait for batches",
+    Bottleneck.HOST_TO_DEVICE: "copies between host and device",
+    Bottleneck.HOST_OVERHEAD: "late launches",
+    Bottleneck.SYNCHRONIZATION: "waits of the host for the device",
+    Bottleneck.COMMUNICATION: "exposed communication",
+}
 
 
 def _by_stages(facts: Facts, findings: Sequence[Finding]) -> Verdict:

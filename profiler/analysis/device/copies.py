@@ -16,6 +16,7 @@ from profiler.analysis.device.launches import Launches
 from profiler.analysis.intervals import Bools, Intervals, Ints, union
 from profiler.record.trace.recording import Calls, DeviceEvents, Work
 
+LONG_CALL_NS = 1_000_000  # a launch takes a hundredth of it
 _SYNCHRONIZES = re.compile(r"Synchronize|queueFinish|urEventWait|StreamWaitIdle|^synchronize", re.IGNORECASE)
 _TO_DEVICE = re.compile(r"HtoD|H2D|M2D|Host *(\w+ *)?-> *Device|HostToDevice|Pageable -> Device|Pinned -> Device", re.I)
 _TO_HOST = re.compile(r"DtoH|D2H|D2M|DeviceToHost|Device -> (Host|Pageable|Pinned)", re.IGNORECASE)
@@ -77,3 +78,10 @@ def blocked_calls(calls: Calls, device: DeviceEvents, launches: Launches, names:
         syncs=union(calls.start[waits], calls.end[waits]),
         staging=union(calls.start[staging], calls.end[staging]),
     )
+
+
+def long_calls(calls: Calls, blocked: Blocked) -> Intervals:
+    """Single calls of more than a millisecond that wait for no result: they load code, allocate, make streams."""
+    long = calls.end - calls.start > LONG_CALL_NS
+    long[blocked.call] = False
+    return union(calls.start[long], calls.end[long])

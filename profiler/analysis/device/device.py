@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from profiler.analysis.device import tables
 from profiler.analysis.device.collectives import collective_facts, collective_kernels
-from profiler.analysis.device.copies import blocked_calls, copy_kind
+from profiler.analysis.device.copies import blocked_calls, copy_kind, long_calls
 from profiler.analysis.device.enclosing import by_track, innermost
 from profiler.analysis.device.idle import idle_causes
 from profiler.analysis.device.launches import Launches, queue_depth
@@ -47,7 +47,7 @@ def device_facts(recording: Recording, launches: Launches, seen: Seen, source: s
     busy = union(device.start, device.end)
     kernels, computing = _union(device, kernel), _union(device, kernel & ~collective)
     collectives = _union(device, collective)
-    copying = _union(device, device.work == Work.COPY).subtract(kernels)
+    copying = _union(device, _between(device, names)).subtract(kernels)
     blocked = blocked_calls(recording.calls, device, launches, names)
     idle = idle_causes(
         busy,
@@ -69,7 +69,8 @@ def device_facts(recording: Recording, launches: Launches, seen: Seen, source: s
     known = launches.known & kernel
     delays = np.maximum(device.start - launches.end, 0)[known]
     depths = queue_depth(device, launches)
-    count = len(seen.steps)
+    count = len(seen.steps) - seen.first_measured
+    told = _after_start_up(device, seen)
     thinned = recording.thinned
     return DeviceFacts(
         name=recording.devices.get(_main_device(device)),
@@ -90,14 +91,35 @@ def device_facts(recording: Recording, launches: Launches, seen: Seen, source: s
         sync_starved_ms=blocked.all.subtract(busy).total / NS_PER_MS,
         syncs=tables.sync_calls(recording, blocked, busy, seen.call_stage),
         stages_ms=_stages(device, seen, count),
-        families=tables.families(device, kernel, names),
-        kernels=tables.kernels(device, kernel, seen.stage, operator, names),
+        families=tables.families(device, kernel & told, names),
+        kernels=tables.kernels(device, kernel & told, seen.stage, operator, names),
         launch_delay_us=float(np.median(delays)) / 1e3 if len(delays) and not thinned else None,
         queue_depth=float(np.median(depths)) if len(depths) and not thinned else None,
-        steps=_steps(seen, busy, idle, collectives.subtract(computing), copying, computing, thinned),
+        steps=_steps(
+            seen,
+            {
+                "busy_ms": busy,
+                "computing_ms": computing,
+                "exposed_collectives_ms": collectives.subtract(computing),
+                "exposed_copies_ms": copying,
+                "waited_ms": blocked.all.intersect(busy),
+                "starved_ms": blocked.all.subtract(busy),
+                "start_up_ms": long_calls(recording.calls, blocked).subtract(busy),
+            },
+            {} if thinned else idle,
+        ),
         memory_timeline=_memory(recording, _main_device(device)),
         thinned=thinned,
     )
+
+
+def _after_start_up(device: DeviceEvents, seen: Seen) -> Bools:
+    """Work that stands for the steps: where start-up was recorded too, what lies within the measured steps."""
+    if seen.first_measured == 0 or len(seen.steps) <= seen.first_measured:
+        return np.ones(len(device), dtype=bool)
+    first, last = seen.steps.start[seen.first_measured], seen.steps.end[-1]
+    found: Bools = (device.start >= first) & (device.start < last)
+    return found
 
 
 def _union(device: DeviceEvents, which: Bools) -> Intervals:
@@ -144,7 +166,7 @@ def _copies(
 
 def _stages(device: DeviceEvents, seen: Seen, steps: int) -> dict[str, float]:
     """Summed time per step by the stage of the launch; {} where no step was cut."""
-    if steps == 0:
+    if steps <= 0:
         return {}
     length = device.end - device.start
     found = {}
@@ -153,31 +175,30 @@ def _stages(device: DeviceEvents, seen: Seen, steps: int) -> dict[str, float]:
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
-def _steps(
-    seen: Seen,
-    busy: Intervals,
-    idle: dict[str, Intervals],
-    exposed: Intervals,
-    copying: Intervals,
-    computing: Intervals,
-    thinned: bool,
-) -> tuple[DeviceStep, ...]:
-    start, end = seen.steps.start, seen.steps.end
-    columns = {name: moments.within(start, end) / NS_PER_MS for name, moments in idle.items()}
-    worked, waits = busy.within(start, end) / NS_PER_MS, exposed.within(start, end) / NS_PER_MS
-    copies, computes = copying.within(start, end) / NS_PER_MS, computing.within(start, end) / NS_PER_MS
+def _steps(seen: Seen, measures: dict[str, Intervals], idle: dict[str, Intervals]) -> tuple[DeviceStep, ...]:
+    """What lies in each measured step."""
+    first = seen.first_measured
+    start, end = seen.steps.start[first:], seen.steps.end[first:]
+    columns = {name: (moments.within(start, end) / NS_PER_MS).tolist() for name, moments in measures.items()}
+    causes = {name: (moments.within(start, end) / NS_PER_MS).tolist() for name, moments in idle.items()}
+    wall = ((end - start) / NS_PER_MS).tolist()
     return tuple(
         DeviceStep(
-            index=number,
-            wall_ms=float(end[number] - start[number]) / NS_PER_MS,
-            busy_ms=float(worked[number]),
-            idle_ms={} if thinned else {cause: float(columns[cause][number]) for cause in IDLE_CAUSES},
-            computing_ms=float(computes[number]),
-            exposed_collectives_ms=float(waits[number]),
-            exposed_copies_ms=float(copies[number]),
+            index=first + number,
+            wall_ms=wall[number],
+            idle_ms={cause: causes[cause][number] for cause in IDLE_CAUSES if causes},
+            **{name: column[number] for name, column in columns.items()},
         )
-        for number in range(len(seen.steps))
+        for number in range(len(wall))
     )
+
+
+def _between(device: DeviceEvents, names: tuple[str, ...]) -> Bools:
+    """Copies between host and device."""
+    copies = device.work == Work.COPY
+    chosen = [n for n in np.unique(device.name[copies]).tolist() if copy_kind(names[n])[:3] in ("h2d", "d2h")]
+    found: Bools = copies & np.isin(device.name, chosen)
+    return found
 
 
 def _memory(recording: Recording, device: int) -> tuple[tuple[float, int], ...]:

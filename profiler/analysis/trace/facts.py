@@ -20,10 +20,10 @@ from profiler.analysis.block import Moments, Said
 from profiler.analysis.device.device import Seen, device_facts
 from profiler.analysis.device.launches import launches_of
 from profiler.analysis.device_facts import DeviceFacts
-from profiler.analysis.facts import Facts, Machine, MemoryFacts, Overhead, RunFacts, StageFacts, StepFacts
+from profiler.analysis.facts import Facts, Machine, MemoryFacts, Overhead, RunFacts, StageFacts, StepFacts, TraceFacts
 from profiler.analysis.fold import fold_thread
 from profiler.analysis.folded import Folded
-from profiler.analysis.intervals import EMPTY, Intervals, Ints
+from profiler.analysis.intervals import EMPTY, Intervals, Ints, union
 from profiler.analysis.measured import Measured, measured_steps
 from profiler.analysis.stages import stage_facts
 from profiler.analysis.steps import step_facts
@@ -54,14 +54,15 @@ def facts_of(recording: Recording, command: tuple[str, ...] = ()) -> Traced:
     host = read_host(process, launches)
     folded, moments = fold_thread(host.events, Said())
     measured = measured_steps(folded, noise.start_up)
+    warmup = measured.warmup if measured is not None else 0
     windows = _windows(host, measured)
     seen = Seen(
-        stage=_stage_at(host, moments, launches.start),
-        call_stage=_stage_at(host, moments, own.calls.start),
+        stage=_stage_at(host, moments, launches.start, warmup),
+        call_stage=_stage_at(host, moments, own.calls.start, warmup),
         data_wait=host.data_wait,
         communication=host.communication,
         steps=windows,
-        first_measured=measured.warmup if measured is not None else 0,
+        first_measured=warmup,
     )
     device = device_facts(own, launches, seen, "trace")
     facts = _facts(process, host, folded, measured, moments, device, command)
@@ -78,10 +79,11 @@ def _windows(host: Host, measured: Measured | None) -> Intervals:
     return Intervals(start, start + measured.columns["wall_ns"])
 
 
-def _stage_at(host: Host, moments: Moments, at: Ints) -> npt.NDArray[np.object_]:
-    """The stage that the training thread was in at these moments; "" outside of steps and where it is not known."""
+def _stage_at(host: Host, moments: Moments, at: Ints, warmup: int) -> npt.NDArray[np.object_]:
+    """The stage that the training thread was in at these moments; "" outside of steps, in start-up and where it is
+    not known."""
     label, step = moments.at(host.clock.to(at))
-    inside = (at >= 0) & (label < lab.LABELS) & (step >= 0)
+    inside = (at >= 0) & (label < lab.LABELS) & (step >= warmup)
     words = np.array([*STAGE_ORDER, ""], dtype=object)
     number = np.where(inside, lab.STAGE_OF[np.minimum(label, lab.LABELS - 1)], len(STAGE_ORDER))
     return words[number]
@@ -141,6 +143,25 @@ def _facts(
         not_measured=not_measured,
         notices=_notices(process, device),
         device=device,
+        trace=_trace(process, host),
+    )
+
+
+def _trace(process: Process, host: Host) -> TraceFacts:
+    recording, thread = process.recording, process.thread
+    given = recording.numbering
+    loaded_by = operators = None
+    if len(host.data_wait):
+        loaded_by = "training thread" if all("Single" in name for name in host.iterators) else "workers"
+        own = (recording.operators.track == thread) & ~recording.operators.marked
+        ran = union(recording.operators.start[own], recording.operators.end[own])
+        operators = ran.intersect(host.data_wait).total / max(host.data_wait.total, 1)
+    return TraceFacts(
+        files=(recording.file,),
+        thinned=recording.thinned,
+        kept_share=given.seen / (given.highest - given.lowest + 1) if given else None,
+        loaded_by=loaded_by,
+        loading_operators=operators,
     )
 
 

@@ -58,6 +58,7 @@ def _recording(path: Path, source: Source, document: Document, collector: Collec
     said = {**document.tail, **document.head}
     properties = said.get("deviceProperties")
     return Recording(
+        file=str(path),
         label=label_of(path),
         origin_ns=collector.origin_ns,
         base_ns=whole(said.get("baseTimeNanoseconds")) or 0,

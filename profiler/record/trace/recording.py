@@ -119,6 +119,7 @@ class Distributed:
 class Recording:
     """One trace file."""
 
+    file: str  # as it was given
     label: str  # its name, without endings
     origin_ns: int  # on the trace's own clock
     base_ns: int  # to be added to it for Unix time; 0 where the trace does not say

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from profiler.analysis.facts import Facts
 from profiler.rules.base import Bottleneck, Fix, Outcome, Rule, Severity, Threshold
-from profiler.rules.evidence import STEPS_TO_JUDGE
+from profiler.rules.evidence import STEPS_TO_JUDGE, steps_to_judge
 from profiler.rules.phrases import counted
 
 
@@ -78,21 +78,22 @@ class TooFewSteps(Rule):
     def check(self, facts: Facts) -> Outcome:
         """Say how many steps are missing."""
         steps = facts.steps
-        if steps is None or steps.measured >= self.steps.value:
+        needed = int(self.steps.value) if facts.trace is None else steps_to_judge(facts)
+        if steps is None or steps.measured >= needed:
             return None
-        missing = int(self.steps.value) - steps.measured
+        missing = needed - steps.measured
         warmup = f", and {steps.warmup} of warm-up were left out" if steps.warmup else ""
         return self.finding(
             title=(
                 f"too short to judge: {counted(steps.measured, 'step was', 'steps were')} measured, "
-                f"{int(self.steps.value)} are needed, so run at least {missing} more"
+                f"{needed} are needed, so {'record' if facts.trace else 'run'} at least {missing} more"
             ),
             why=(
                 f"The run made {counted(steps.count, 'step')}{warmup}. "
                 "What else is found is a note, not yet a diagnosis."
             ),
             evidence={"measured_steps": float(steps.measured), "missing_steps": float(missing)},
-            fix=Fix(f"Run at least {counted(missing, 'step')} more."),
+            fix=Fix(f"{'Record' if facts.trace else 'Run'} at least {counted(missing, 'step')} more."),
             severity=Severity.INFO,
         )
 
@@ -107,6 +108,8 @@ for ...:  # your loop
 
 def _reasons(facts: Facts) -> list[str]:
     reasons = [notice.rstrip(".") for notice in facts.notices]
+    if facts.trace is not None:
+        return [*reasons, facts.not_measured.get("steps", "the trace holds no whole step").rstrip(".")]
     if facts.run.signal:
         reasons.append(f"{facts.run.signal} ended the script before its first step")
     elif facts.run.exit_code:

@@ -1,0 +1,172 @@
+"""What holds the step back, by the device's own clock.
+
+In:  facts whose device was recorded.
+Out: `Part`s: the time of a step in which the device did not compute, by what it waited for; or why that can't be told.
+
+The device is what a training pays for, so that time counts by what the device lost in it and not by where the host's
+thread stood: a wait for a device that is busy is the device's time, and so is host time beside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from profiler.analysis.device_facts import DeviceFacts
+from profiler.analysis.facts import Facts, TraceFacts
+from profiler.rules.base import Bottleneck
+from profiler.rules.device import PerStep, per_step
+from profiler.rules.evidence import TAKEN_OUT
+from profiler.rules.phrases import ms, percent
+
+WORTH_NAMING = 0.10  # share of the step that a part must take to be the bottleneck
+HOST_WORTH_NAMING = 0.20  # recording slows the host: of less than this, that alone may be the cause
+EXPOSED_WHEN_THINNED = 0.20  # what hid a collective may have been taken out, so that less tells nothing
+START_UP_SHARE = 0.10  # of a single step in loading code and allocating, from which it is no step like others
+OPERATORS_SHARE = 0.25  # of the wait for data in tensor operators, from which preprocessing is what takes it
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Time of a step that the device lost."""
+
+    word: Bottleneck
+    ms: float  # per step
+    share: float  # of the step
+    least: float  # share from which it is worth naming
+    sentence: str
+
+
+def parts(facts: Facts) -> tuple[Part, ...] | str:
+    """What the device lost, largest first; or why that can't be told."""
+    device = facts.device
+    if device is None:
+        return "the device's own clock was not read"
+    step = per_step(facts)
+    if isinstance(step, str):
+        return step
+    too_little = _too_little(facts, device)
+    if too_little:
+        return too_little
+    if device.thinned or step.idle_ms is None:
+        return _thinned(facts, device, step)
+    found = [_communication(device, step), _host(step), _waits(step), _copies(device, step), _data(facts, step)]
+    return tuple(sorted(found, key=lambda part: -part.share))
+
+
+def leading(found: tuple[Part, ...]) -> Part | None:
+    """The largest part that is worth naming."""
+    return next((part for part in found if part.share >= part.least), None)
+
+
+def busy_share(facts: Facts) -> float:
+    """Share of the step in which the device worked; 0 where that is not known."""
+    step = per_step(facts)
+    return 0.0 if isinstance(step, str) or step.step_ms <= 0 else step.busy_ms / step.step_ms
+
+
+def _too_little(facts: Facts, device: DeviceFacts) -> str | None:
+    """Steps in which nothing ran are none, and a single one may be like no other."""
+    if facts.trace is None:
+        return None
+    real = [step for step in device.steps if step.busy_ms > 0]
+    if not real:
+        return "the device did nothing within the steps"
+    if len(real) == 1 and real[0].start_up_ms > START_UP_SHARE * real[0].wall_ms:
+        return (
+            f"the device worked in one step alone, of which {ms(real[0].start_up_ms)} of {ms(real[0].wall_ms)} "
+            "went into loading code and allocating"
+        )
+    return None
+
+
+def _per_step(device: DeviceFacts, name: str) -> float:
+    """Mean over the recorded steps."""
+    return sum(float(getattr(step, name)) for step in device.steps) / len(device.steps)
+
+
+def _part(word: Bottleneck, lost_ms: float, step: PerStep, sentence: str, least: float = WORTH_NAMING) -> Part:
+    return Part(word, lost_ms, lost_ms / step.step_ms, least, sentence)
+
+
+def _idle(step: PerStep, lost_ms: float) -> str:
+    share = percent(lost_ms / step.step_ms)
+    return f"the device stands idle for {ms(lost_ms)} ({share}) of each {ms(step.step_ms)} step"
+
+
+def _communication(device: DeviceFacts, step: PerStep) -> Part:
+    exposed = min(_per_step(device, "exposed_collectives_ms"), step.step_ms)
+    hosts = step.idle_by("communication")
+    lost = exposed + hosts
+    if hosts > exposed:
+        sentence = f"{_idle(step, lost)} while hosts exchange data among themselves"
+    else:
+        kinds = [kind.name.replace("_", "-") for kind in device.collectives[:1] if kind.exposed_ms > 0]
+        most = f", most of it {kinds[0]}" if kinds and len(device.collectives) > 1 else ""
+        sentence = (
+            f"for {ms(lost)} ({percent(lost / step.step_ms)}) of each {ms(step.step_ms)} step the device does nothing "
+            f"but exchange data{most}; a rank that comes late looks the same from here"
+        )
+    return _part(Bottleneck.COMMUNICATION, lost, step, sentence)
+
+
+def _host(step: PerStep) -> Part:
+    lost = step.idle_by("host")
+    sentence = f"{_idle(step, lost)} because the host launches its work too late"
+    return _part(Bottleneck.HOST_OVERHEAD, lost, step, sentence, HOST_WORTH_NAMING)
+
+
+def _waits(step: PerStep) -> Part:
+    lost = step.idle_by("sync")
+    sentence = f"{_idle(step, lost)} because the host waited for its results and lost its lead"
+    return _part(Bottleneck.SYNCHRONIZATION, lost, step, sentence)
+
+
+def _copies(device: DeviceFacts, step: PerStep) -> Part:
+    exposed = _per_step(device, "exposed_copies_ms")
+    lost = exposed + step.idle_by("copy")
+    sentence = (
+        f"for {ms(lost)} ({percent(lost / step.step_ms)}) of each {ms(step.step_ms)} step the device computes nothing "
+        "while data is copied between host and device"
+    )
+    return _part(Bottleneck.HOST_TO_DEVICE, lost, step, sentence)
+
+
+def _data(facts: Facts, step: PerStep) -> Part:
+    lost = step.idle_by("data_wait")
+    word, what = _of_loading(facts.trace, facts)
+    return _part(word, lost, step, f"{_idle(step, lost)} because the loop waits for its batch{what}")
+
+
+def _of_loading(trace: TraceFacts | None, facts: Facts) -> tuple[Bottleneck, str]:
+    """Whether storage or the CPU holds the batches up, as far as can be told."""
+    workers = facts.workers
+    if workers is not None:
+        if workers.load_ms > workers.preprocess_ms + workers.collate_ms:
+            return Bottleneck.DATA_LOADING, f", which is blocked on storage or network for {ms(workers.load_ms)}"
+        return Bottleneck.DATA_PREPROCESSING, f", which takes {ms(workers.batch_ms)} to make"
+    if trace is None or trace.loaded_by is None:
+        return Bottleneck.DATA_LOADING, ""
+    if trace.loaded_by == "workers":
+        return Bottleneck.DATA_LOADING, "; what holds its workers up is not in a trace"
+    share = trace.loading_operators or 0.0
+    if share >= OPERATORS_SHARE:
+        return (
+            Bottleneck.DATA_PREPROCESSING,
+            f", which the training thread makes itself, {percent(share)} of that time in tensor operators",
+        )
+    return (
+        Bottleneck.DATA_LOADING,
+        ", which the training thread makes itself; whether storage is slow is not in a trace",
+    )
+
+
+def _thinned(facts: Facts, device: DeviceFacts, step: PerStep) -> tuple[Part, ...] | str:
+    """Idle time means nothing, and what hid a collective may be gone: only much of it tells."""
+    part = _communication(device, step)
+    if part.share < EXPOSED_WHEN_THINNED:
+        return f"{TAKEN_OUT}, so that idle time means nothing"
+    sentence = (
+        f"for up to {ms(part.ms)} ({percent(part.share)}) of each {ms(step.step_ms)} step the device does nothing but "
+        "exchange data; what ran beside that may have been taken out of the trace, and a late rank looks the same"
+    )
+    return (Part(part.word, part.ms, part.share, EXPOSED_WHEN_THINNED, sentence),)
