@@ -46,7 +46,7 @@ def print_result(result: Result, console: Console, report: Path | None = None) -
     if facts.stages and facts.steps is not None:
         blocks += ["", _step(facts, width, ascii_only=console.options.ascii_only)]
     if facts.device is not None:
-        blocks += ["", _device(facts, facts.device)]
+        blocks += ["", _device(facts.device)]
     if findings:
         blocks += ["", top_finding(findings[0], facts)]
     blocks += ["", _rest(result, report)]
@@ -115,9 +115,9 @@ def _step(facts: Facts, width: int, ascii_only: bool) -> RenderableType:
     return Group(title, table)
 
 
-def _device(facts: Facts, device: DeviceFacts) -> Text:
+def _device(device: DeviceFacts) -> Text:
     """How busy the device was, why it was not, and what of its collectives nothing hid: two lines at most."""
-    text = Text.assemble(("Device ", "bold"), printable(sentence(facts, device)))
+    text = Text.assemble(("Device  ", "bold"), printable(sentence(device)))
     shares = [f"{cause.replace('_', ' ')} {wording.share(part)}" for cause, part in idle_shares(device)]
     if shares:
         text.append(f" Idle: {', '.join(shares)}.")

@@ -166,6 +166,11 @@ def host_times_note(facts: Facts) -> str | None:
     """What the reader of stage times must know when the host's clock timed work of an asynchronous device."""
     if not facts.machine.asynchronous or facts.machine.device_times:
         return None
+    if facts.device is not None:
+        return (
+            f"Stages are timed on the host, and {facts.machine.device} runs behind it: a long stage may be one that "
+            "waits for another's work. What each stage cost the device is told apart."
+        )
     return (
         f"These are host times: {facts.machine.device} runs behind the host, and its own clock was not read. "
         "Work that one stage queues is paid where the host next waits, so a long stage may be waiting for "

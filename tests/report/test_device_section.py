@@ -83,8 +83,12 @@ def test_copies_have_a_rate_where_their_bytes_are_known():
 @pytest.mark.parametrize(
     ("name", "shown"),
     [
-        (sample_device.ELEMENTWISE, "at::native::vectorized_elementwise_kernel<…>"),
+        (sample_device.ELEMENTWISE, "at::native::vectorized_elementwise_kernel<CUDAFunctor_add…>"),
         ("void (anonymous namespace)::softmax<float, (int)4>(float*)", "softmax<…>"),
+        (
+            "void cutlass::Kernel<cutlass_80_simt_sgemm_128x32>(Params)",
+            "cutlass::Kernel<cutlass_80_simt_sgemm_128x32…>",
+        ),
         (sample_device.GEMM, sample_device.GEMM),
         ("Memcpy HtoD (Pinned -> Device)", "Memcpy HtoD (Pinned -> Device)"),
         ("a" * 300, "a" * 89 + "…"),

@@ -7,10 +7,10 @@ Out: a `Chart` each.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
-from profiler.analysis.device_facts import IDLE_CAUSES, DeviceFacts, DeviceStep
+from profiler.analysis.device_facts import IDLE_CAUSES, DeviceFacts
 from profiler.report import palette, wording
 from profiler.report.charts import BLUE, Chart, chart_layout, rounded
 from profiler.report.device import names
@@ -59,7 +59,7 @@ def steps(device: DeviceFacts) -> Chart | None:
     layout["showlegend"] = True
     if len(groups) < 30:
         layout["xaxis"] |= {"tickmode": "array", "tickvals": x, "ticktext": [f"{index:,}" for index in x]}
-    return Chart({"data": data, "layout": layout}, _note(device.steps, stride))
+    return Chart({"data": data, "layout": layout}, _note(device, stride))
 
 
 def memory(device: DeviceFacts) -> Chart | None:
@@ -91,12 +91,14 @@ def memory(device: DeviceFacts) -> Chart | None:
     return Chart({"data": data, "layout": layout}, note)
 
 
-def _mean(values: Any) -> float:
+def _mean(values: Iterable[float]) -> float:
     given = list(values)
     return math.fsum(given) / len(given)
 
 
-def _note(shown: Sequence[DeviceStep], stride: int) -> str:
-    if stride == 1:
-        return f"{wording.plural(len(shown), 'step')}, each drawn; its height is its time on the host."
-    return f"{wording.plural(len(shown), 'step')}; each bar is the mean of {wording.count(stride)} in a row."
+def _note(device: DeviceFacts, stride: int) -> str:
+    shown = wording.plural(len(device.steps), "step")
+    if stride > 1:
+        return f"{shown}; each bar is the mean of {wording.count(stride)} in a row."
+    height = "; a bar's height is the step's time on the host" if device.idle_ms is not None else ""
+    return f"{shown}, each drawn{height}."

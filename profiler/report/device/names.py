@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from profiler.report.wording import label, printable
 
 LONGEST = 90
@@ -39,19 +41,35 @@ def idle(name: str) -> str:
 
 
 def kernel(name: str) -> str:
-    """A kernel's name without its return type, its arguments and what stands in its angle brackets; not too long."""
+    """A kernel's name without return type and arguments, of its angle brackets only what tells it; not too long."""
     text = printable(name).removeprefix("void ").replace("(anonymous namespace)::", "").strip()
     kept: list[str] = []
+    inside: list[str] = []
     depth, before = 0, ""
     for character in text:
         depth -= character == ">" and depth > 0 and before != "-"
         if depth == 0 and character == "(" and before not in ("", " "):
             break  # the arguments
-        if depth == 0:
-            kept.append(character)
+        (inside if depth else kept).append(character)
         if character == "<":
             depth += 1
-            kept.append("…" if depth == 1 else "")
+            kept.append("\0" if depth == 1 else "")
         before = character
-    short = "".join(kept) or text
+    short = "".join(kept).replace("\0", f"{_told_by(''.join(inside))}…") or text
     return short if len(short) <= LONGEST else f"{short[: LONGEST - 1]}…"
+
+
+def _told_by(arguments: str) -> str:
+    """The first name among template arguments that is no type or wrapper: the functor of an element-wise kernel."""
+    return next((word for word in _WORD.findall(arguments) if word not in _WRAPPERS), "")
+
+
+_WORD = re.compile(r"[A-Za-z_]\w{6,}")
+_WRAPPERS = frozenset(
+    {
+        "AUnaryFunctor", "BUnaryFunctor", "BinaryFunctor", "binary_internal", "OffsetCalculator", "LoadWithCast",
+        "LoadWithoutCast", "StoreWithCast", "TensorListMetadata", "TensorInfo", "BFloat16", "gpu_kernel_impl",
+        "gpu_kernel_impl_nocast", "unsigned", "operator", "constant", "integral_constant", "unknown_type", "fbgemm_gpu",
+        "__nv_bfloat16", "DeviceRadixSortPolicy", "cudnnKernelDataType_t",
+    }
+)  # fmt: skip

@@ -88,7 +88,7 @@ def device_section(facts: Facts) -> DeviceSection | None:
         return None
     kernels = _kernels(device)
     return DeviceSection(
-        sentence(facts, device),
+        sentence(device),
         _notes(device),
         _figures(facts, device),
         _span_parts(device),
@@ -104,9 +104,9 @@ def device_section(facts: Facts) -> DeviceSection | None:
     )
 
 
-def sentence(facts: Facts, device: DeviceFacts) -> str:
+def sentence(device: DeviceFacts) -> str:
     """How busy it was."""
-    name = device.name or facts.machine.device
+    name = device.name or "The device"
     what = "that were recorded" if device.source == "trace" else "of the deep window"
     steps = f", {share(device.steps_busy_share)} of the steps" if device.steps_busy_share is not None else ""
     return f"{name} was busy for {share(device.busy_share)} of the {ms(device.span_ms)} {what}{steps}."
@@ -221,7 +221,7 @@ def _kernels(device: DeviceFacts) -> tuple[KernelRow, ...]:
             wording.printable(it.name)[:400],
             names.family(it.family),
             wording.label(it.stage) if it.stage else "",
-            it.operator,
+            names.kernel(it.operator),
             it.site,
             it.count,
             it.ms,
