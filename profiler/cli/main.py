@@ -13,6 +13,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     # name: (module, one line for `prof --help`)
     "attach": ("profiler.cli.attach", "Run a training and see where its time and memory go."),
     "run": ("profiler.cli.attach", "The same as attach."),
+    "trace": ("profiler.cli.trace", "Judge traces that torch.profiler recorded."),
     "report": ("profiler.cli.report", "Render a recorded run again."),
     "list": ("profiler.cli.list", "Show the runs that were recorded."),
     "memory": ("profiler.cli.memory", "Explain a snapshot of a CUDA device's memory."),

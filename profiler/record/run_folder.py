@@ -40,6 +40,39 @@ def create_run(base: Path, name: str | None, stem: str) -> Path:
     return run
 
 
+def trace_folder(base: Path, name: str | None, label: str) -> Path:
+    """A folder for the report of a trace: `base/name`, by default named as the trace; one that a trace made is reused.
+
+    Raises ProfError when the folder is another run's, or cannot be made.
+    """
+    if name is not None and (not name.strip() or name in (".", "..") or "/" in name or os.sep in name):
+        raise ProfError(f"{name!r} cannot be the name of a run: give one folder name, and its place with --output.")
+    wanted = name if name is not None else safe_stem(label)
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+        for number in range(1, 10_000):
+            run = base / (wanted if number == 1 else f"{wanted}-{number}")
+            if _make(run) is not None or traces_of(run):
+                return run
+            if name is not None:
+                break
+    except OSError as error:
+        raise ProfError(
+            f"cannot write to {base} ({error.strerror or error}): choose a writable folder with --output."
+        ) from error
+    raise ProfError(f"{base / wanted} exists already: give another --name, or remove that folder first.")
+
+
+def traces_of(run: Path) -> list[str]:
+    """The trace files that a run folder's report was made from; none for a run that was recorded."""
+    try:
+        known = json.loads((run / RUN_JSON).read_text("utf-8"))
+    except (OSError, ValueError):
+        return []
+    files = known.get("traces") if isinstance(known, dict) else None
+    return [str(file) for file in files] if isinstance(files, list) else []
+
+
 def _make(run: Path) -> Path | None:
     """Make the folder, or take it when it is there and empty; None when it is taken."""
     try:

@@ -229,7 +229,7 @@ def _identity(facts: Facts) -> list[tuple[str, str]]:
         ("took", wording.seconds(run.duration_s)),
         ("ended", ended),
         ("device", machine.device),
-        ("cores", wording.count(machine.cores)),
+        ("cores", wording.count(machine.cores) if machine.cores else None),
         ("idle cores during steps", _cores(machine.idle_cores)),
         ("cores used by training", _cores(machine.process_cores)),
         ("cores waiting for storage", _cores(machine.iowait_cores)),

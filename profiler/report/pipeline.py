@@ -1,13 +1,17 @@
-"""From a run folder to its reports: what `prof attach`, `prof report` and `profiler.profile` share."""
+"""From a run folder to its reports: what `prof attach`, `prof trace`, `prof report` and
+`profiler.profile` share."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from profiler.analysis.facts import Facts
 from profiler.config import read_table
 from profiler.errors import ProfError
 from profiler.record.layout import PROCESSES, REPORT_HTML, RUN_JSON, SUMMARY_JSON, process_directories
+from profiler.record.run_folder import traces_of
 from profiler.report.render import Paths, write_reports
 from profiler.rules.verdict import Result
 
@@ -25,20 +29,42 @@ def make_report(run_dir: Path, *, html: bool = True, cwd: Path | None = None) ->
 
     Raises ProfError when there is no record to read or the folder can't be written.
     """
+    traces = traces_of(run_dir)
+    if traces:
+        return make_trace_report([Path(file) for file in traces], run_dir, html=html, cwd=cwd)
     require_record(run_dir)
     from profiler.analysis.build import read_facts
+
+    return _write(read_facts(run_dir), run_dir, html, cwd)
+
+
+def make_trace_report(files: Sequence[Path], run_dir: Path, *, html: bool = True, cwd: Path | None = None) -> Report:
+    """Analyse and judge recorded traces as a run is, and write the result into a folder.
+
+    Raises ProfError when none of the files can be read or the folder can't be written.
+    """
+    from profiler.analysis.trace.many import read_traces
+
+    gone = [file for file in files if not file.exists()]
+    if gone and len(gone) == len(files):
+        raise ProfError(f"{run_dir} was made from the trace {gone[0]}, which is no longer there: nothing to render.")
+    facts = read_traces(files)
+    run = replace(facts.run, name=run_dir.name, command=("prof", "trace", *map(str, files)))
+    return _write(replace(facts, run=run), run_dir, html, cwd)
+
+
+def _write(facts: Facts, run_dir: Path, html: bool, cwd: Path | None) -> Report:
     from profiler.rules.catalogue import judge
     from profiler.rules.config import RulesConfig
 
-    facts = read_facts(run_dir)
     config = RulesConfig.from_table(read_table(cwd or Path.cwd()))
     result = Result(facts, judge(facts, config))
     return Report(result, write_reports(run_dir, result, html=html))
 
 
 def has_record(run_dir: Path) -> bool:
-    """Whether a folder still holds what a run recorded, and not only its result."""
-    return bool(process_directories(run_dir)) or (run_dir / PROCESSES).is_dir()
+    """Whether a folder still holds what a run recorded, or knows the trace that it was made from."""
+    return bool(traces_of(run_dir)) or bool(process_directories(run_dir)) or (run_dir / PROCESSES).is_dir()
 
 
 def require_record(run_dir: Path) -> None:

@@ -115,7 +115,7 @@ def _facts(
         not_measured["device"] = "the trace holds no event of a device"
     elif recording.thinned:
         not_measured["idle time"] = "most host events were taken out of the trace after it was recorded"
-    name = (device.name if device else None) or ("accelerator" if device else "cpu")
+    name = "cpu" if device is None else device.name or _maker(recording)
     return Facts(
         run=_run(recording, command),
         machine=Machine(
@@ -172,6 +172,19 @@ _NOT_IN_TRACES = {
     "idle cores": "the machine's cores are not in a trace",
     "overhead": "what recording the trace cost is not in it",
 }
+
+
+_MAKERS = {"cuda": "NVIDIA GPU", "cu": "NVIDIA GPU", "hip": "AMD GPU", "ze": "Intel GPU", "ur": "Intel GPU"}
+
+
+def _maker(recording: Recording) -> str:
+    """Whose device it is, by the runtime's calls, where the trace does not name it."""
+    numbers, counts = np.unique(recording.calls.name, return_counts=True)
+    for number in numbers[np.argsort(-counts, kind="stable")].tolist():
+        for prefix, maker in _MAKERS.items():
+            if recording.names[number].startswith(prefix):
+                return maker
+    return "accelerator"
 
 
 def _on_cpu(recording: Recording) -> bool:

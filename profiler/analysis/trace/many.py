@@ -1,0 +1,100 @@
+"""From trace files to facts: each file is reduced alone, by processes of its own where there are many.
+
+In:  files, and folders of them.
+Out: the facts of the rank that is judged; its notices name the others.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+
+from profiler.analysis.facts import Facts
+from profiler.analysis.trace.facts import Traced, facts_of
+from profiler.errors import ProfError
+from profiler.record.trace.read import read_trace
+
+ENDINGS = (".json", ".json.gz", ".trace", ".trace.gz")
+SPREAD_BYTES = 32 << 20  # in all, from which starting processes pays
+MOST_PROCESSES = 16
+_EQUAL_SHARE = 0.05  # steps that differ by less are as long as each other
+
+
+def trace_files(given: Sequence[Path]) -> list[Path]:
+    """The files, and those in the folders. Raises ProfError where there are none."""
+    found: list[Path] = []
+    for path in given:
+        if path.is_dir():
+            inside = sorted(file for file in path.rglob("*") if file.name.lower().endswith(ENDINGS) and file.is_file())
+            if not inside:
+                raise ProfError(f"{path} holds no trace: none of its files ends in {' or '.join(ENDINGS[:2])}.")
+            found += inside
+        elif path.exists():
+            found.append(path)
+        else:
+            raise ProfError(f"{path} does not exist.")
+    return list(dict.fromkeys(found))
+
+
+def read_traces(files: Sequence[Path]) -> Facts:
+    """The facts of the lowest rank among these files. Raises ProfError where none of them can be read."""
+    found, failures = _reduced(files)
+    if not found:
+        raise failures[0]
+    chosen = min(found, key=lambda traced: (traced.facts.steps is None, traced.rank is None, traced.rank or 0))
+    notices = [str(failure) for failure in failures]
+    if len(found) > 1:
+        notices.insert(0, _others(chosen, [traced for traced in found if traced is not chosen]))
+    facts = chosen.facts
+    trace = facts.trace
+    return replace(
+        facts,
+        run=replace(facts.run, ranks=max(facts.run.ranks, len({traced.rank for traced in found}))),
+        notices=(*notices, *facts.notices),
+        trace=replace(trace, files=tuple(map(str, files))) if trace is not None else None,
+    )
+
+
+def reduce_file(path: Path) -> Traced | ProfError:
+    """One file's facts, or what is wrong with it."""
+    try:
+        return facts_of(read_trace(path))
+    except ProfError as error:
+        return error
+
+
+def _reduced(files: Sequence[Path]) -> tuple[list[Traced], list[ProfError]]:
+    answers: list[Traced | ProfError]
+    if len(files) > 1 and sum(path.stat().st_size for path in files) >= SPREAD_BYTES:
+        workers = min(len(files), os.cpu_count() or 1, MOST_PROCESSES)
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            answers = list(pool.map(reduce_file, files))
+    else:
+        answers = [reduce_file(path) for path in files]
+    found = [answer for answer in answers if isinstance(answer, Traced)]
+    return found, [answer for answer in answers if isinstance(answer, ProfError)]
+
+
+def _named(traced: Traced) -> str:
+    return f"rank {traced.rank}" if traced.rank is not None else traced.label
+
+
+def _others(chosen: Traced, others: Sequence[Traced]) -> str:
+    """What was read beside the rank that is judged, and how its steps compare."""
+    names = ", ".join(_named(traced) for traced in others[:8]) + (", …" if len(others) > 8 else "")
+    sentence = f"{len(others) + 1} traces were read: these are the facts of {_named(chosen)}, beside {names}"
+    times = [traced.facts.steps.mean_ms for traced in (chosen, *others) if traced.facts.steps is not None]
+    if len(times) < 2 or chosen.facts.steps is None or min(times) <= 0:
+        return sentence
+    spread = max(times) / min(times) - 1
+    if spread < _EQUAL_SHARE:
+        return f"{sentence}; their steps are equally long within {100 * spread:.1f} %"
+    slowest = max(
+        (traced for traced in (chosen, *others) if traced.facts.steps is not None),
+        key=lambda traced: traced.facts.steps.mean_ms if traced.facts.steps else 0.0,
+    )
+    return f"{sentence}; the longest steps, by {100 * spread:.0f} %, are those of {_named(slowest)}"
