@@ -246,6 +246,7 @@ class RanksFacts:
     rows: tuple[RankRow, ...]
     late: LateRank | None  # one rank to which most of the waiting is due
     turns_ms: float | None  # waiting while ranks take turns in being late
+    turns: tuple[Cause, ...]  # what the rank that comes last then does longer than the others, longest first
     collectives: tuple[CollectiveRow, ...]
     reduction: Reduction | None
     backend: str

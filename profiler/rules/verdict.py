@@ -193,6 +193,8 @@ def _by_stages(facts: Facts, findings: Sequence[Finding]) -> Verdict:
         return _waiting(facts, first)
     if largest.name in STAGE_WORDS:
         word, does = STAGE_WORDS[largest.name]
+        if largest.name == "communication" and _is_waiting(facts):
+            word, does = Bottleneck.STRAGGLER, "waits for ranks that come late"
         named = first.rule if first and first.bottleneck is word else None
         sentence = (
             f"{WORDS[word]}: {percent(largest.share)} of each {ms(whole)} step {does}, and no cure for it was found."
@@ -203,6 +205,12 @@ def _by_stages(facts: Facts, findings: Sequence[Finding]) -> Verdict:
         "step, and nothing in its way was found."
     )
     return Verdict(Bottleneck.COMPUTE, None, Severity.INFO, sentence)
+
+
+def _is_waiting(facts: Facts) -> bool:
+    """Whether most of the communication is waiting for other ranks."""
+    ranks = facts.ranks
+    return ranks is not None and (ranks.waiting_ms or 0.0) > (ranks.network_ms or 0.0) and ranks.late is not None
 
 
 def _waiting(facts: Facts, first: Finding | None) -> Verdict:

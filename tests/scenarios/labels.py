@@ -11,6 +11,7 @@ A header is the script's docstring: a first sentence, then lines of `Word: value
     Twin:    the bottleneck's word in the cured twin, where it is not "compute"
     Settings: thresholds for this script, as in "run/drift.min_s = 2, run/drift.slower = 0.1"
     Span:    a span of the run, and the least share of the run that it takes
+    Ranks:   it runs on so many ranks, under torchrun
     Cured:   how the twin differs; the script then takes --cured
 """
 
@@ -40,6 +41,14 @@ class Label:
     note: bool = False
     twin: tuple[str, ...] = ("compute",)
     settings: tuple[tuple[str, str, float], ...] = ()  # (rule, threshold, value)
+    ranks: int = 1
+
+    @property
+    def command(self) -> list[str]:
+        """What `prof attach` is to run."""
+        if self.ranks == 1:
+            return [str(self.path)]
+        return ["--", "torchrun", "--standalone", "--nproc-per-node", str(self.ranks), str(self.path)]
 
     @property
     def rules(self) -> tuple[str, ...]:
@@ -78,6 +87,7 @@ def read_label(path: Path) -> Label:
         note="Note" in words,
         twin=tuple(word.strip() for word in words.get("Twin", "compute").split("|")),
         settings=tuple(map(_setting, filter(None, words.get("Settings", "").split(",")))),
+        ranks=int(words.get("Ranks", 1)),
     )
 
 

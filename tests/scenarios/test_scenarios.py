@@ -44,7 +44,7 @@ def attach(label: Label, folder: Path, *arguments: str) -> dict[str, Any]:
         "run",
         "--quiet",
     ]
-    done = subprocess.run([*prof, str(label.path), *arguments], cwd=folder, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([*prof, *label.command, *arguments], cwd=folder, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     summary: dict[str, Any] = json.loads((folder / "run" / "summary.json").read_text())
     return summary

@@ -130,6 +130,22 @@ def _causes(matched: Matched, row: int, late_ms: float) -> tuple[Cause, ...]:
     return tuple(found)
 
 
+def turns(matched: Matched, wait: Waiting) -> tuple[Cause, ...]:
+    """What whichever rank comes last does longer than a typical other one in that step, longest first."""
+    steps = np.arange(len(matched.index))
+    found = []
+    for name in (*_OWN_STAGES, "gap"):
+        values = matched.column(name)
+        mine = values[wait.last, steps]
+        others = values.copy()
+        others[wait.last, steps] = np.nan
+        typical = np.nanmedian(others, axis=0)
+        more = float((mine - typical).mean())
+        if more >= _CAUSE_SHARE * float(wait.loss.mean()):
+            found.append(Cause(name, more, float(mine.mean()), float(typical.mean())))
+    return tuple(sorted(found, key=lambda cause: -cause.ms))
+
+
 def _line(ranks: Sequence[RankFacts], row: int, stage: str) -> RankLine | None:
     """The user's line in that stage on which the rank spends most more than the others do."""
     mine = ranks[row].stages.get(stage)

@@ -64,6 +64,7 @@ def merge(ranks: Sequence[RankFacts]) -> RanksFacts | None:
         rows=rows,
         late=late,
         turns_ms=_turns(wait, late),
+        turns=lateness.turns(matched, wait) if matched and wait and late is None else (),
         collectives=_collectives(judged),
         reduction=_reduction(judged, late),
         backend=next((rank.backend for rank in ranks if rank.backend), ""),

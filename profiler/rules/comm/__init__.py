@@ -1,0 +1,1 @@
+"""Ranks exchange gradients, parameters or activations, and the step waits for it."""

@@ -1,0 +1,98 @@
+"""comm/bucket-size."""
+
+from __future__ import annotations
+
+from profiler.analysis.facts import Facts
+from profiler.analysis.rank_facts import Reduction
+from profiler.rules.base import Bottleneck, Fix, Gain, Outcome, Rule, Threshold
+from profiler.rules.comm.exposed import Exposed, evidence, exposed, reduced, sentence, wrapped_at
+from profiler.rules.evidence import worth
+from profiler.rules.phrases import counted, ms, percent, size
+
+_BUCKETS = 8  # that let the first be sent while most of backward is still to come
+
+
+class BucketSize(Rule):
+    """Gradients leave in buckets too large to be sent behind the backward pass, or too small to be worth sending.
+
+    ## Why it is slow
+    DistributedDataParallel sends a bucket once all its gradients are there. With one bucket for the whole model
+    nothing is sent before backward has ended; with very many each pays for a message of its own.
+
+    ## Evidence
+    The transfer that nothing hides is at least `threshold` of the step, and either at most two buckets hold the
+    model and less than `hidden_share` of the exchange ran behind backward, or the buckets are smaller than
+    `small_bytes` and there are more than `many` of them. Abstains where the reducer took no sample.
+
+    ## Fix
+    Set `bucket_cap_mb` to about an eighth of the model's gradients; at least 1 MiB.
+
+    ## Gain
+    For large buckets: what could run behind backward, at most 7/8 of the transfer and at most backward's own
+    computing, 30 % to 80 % of it. For small ones 20 % to 50 % of the transfer.
+
+    ## Reference
+    PyTorch Distributed: Experiences on Accelerating Data Parallel Training (Li et al., VLDB 2020), section 4.2.
+    """
+
+    id = "comm/bucket-size"
+    bottleneck = Bottleneck.COMMUNICATION
+    explained_by = ("comm/accumulation-without-no-sync",)
+    threshold = Threshold(0.05, "share of the step in transfer that nothing hides")
+    hidden_share = Threshold(0.3, "of the exchange, hidden behind backward, below which buckets are too large")
+    small_bytes = Threshold(1 << 20, "mean bytes of a bucket below which buckets are too small")
+    many = Threshold(8, "small buckets above which there are too many")
+
+    def check(self, facts: Facts) -> Outcome:
+        """Judge whether other buckets would hide more, or cost less."""
+        reduction = reduced(facts)
+        if reduction is None or not reduction.bucket_bytes:
+            return None
+        found = exposed(facts, self.threshold.value)
+        if not isinstance(found, Exposed):
+            return self.abstain(found) if found else None
+        count = len(reduction.bucket_bytes)
+        mean_bytes = sum(reduction.bucket_bytes) / count
+        if count > self.many.value and mean_bytes < self.small_bytes.value:
+            return self._say(facts, found, reduction, 0.2 * found.network_ms, 0.5 * found.network_ms, "too small")
+        if count > 2 or reduction.parameter_bytes < 2 * self.small_bytes.value:
+            return None
+        if not reduction.total_ms or reduction.hidden_ms is None or not reduction.compute_ms:
+            return self.abstain("the reducer took no sample of its own times")
+        if reduction.hidden_ms >= self.hidden_share.value * reduction.total_ms:
+            return None
+        could = min(found.network_ms * (_BUCKETS - 1) / _BUCKETS, reduction.compute_ms)
+        return self._say(facts, found, reduction, 0.3 * could, 0.8 * could, "too large")
+
+    def _say(self, facts: Facts, found: Exposed, reduction: Reduction, low: float, high: float, what: str) -> Outcome:
+        if not worth(facts, high):
+            return None
+        count = len(reduction.bucket_bytes)
+        megabytes = max(1, round(reduction.parameter_bytes / _BUCKETS / (1 << 20)))
+        return self.finding(
+            title=(
+                f"{counted(count, 'bucket')} for {size(reduction.parameter_bytes)} of gradients: {what}, and "
+                f"{percent(found.share)} of each {ms(found.step_ms)} step waits for them"
+            ),
+            why=(
+                f"{sentence(found)} The reducer sends {counted(count, 'bucket')} a step"
+                + (
+                    ", and the first leaves when most of the backward pass is over."
+                    if what == "too large"
+                    else f" of {size(sum(reduction.bucket_bytes) / count)} each, and every one is a message."
+                )
+            ),
+            evidence={
+                **evidence(found),
+                "buckets": float(count),
+                "gradients_bytes": float(reduction.parameter_bytes),
+                "bucket_cap_bytes": float(reduction.bucket_cap_bytes or 0),
+            },
+            fix=Fix.at(
+                wrapped_at(facts),
+                f"Wrap the model with bucket_cap_mb={megabytes}, and measure a neighbour on each side.",
+                f"model = DistributedDataParallel(model, bucket_cap_mb={megabytes})",
+            ),
+            gain=Gain.of(found.step_ms, low, high),
+            step_ms=found.step_ms,
+        )

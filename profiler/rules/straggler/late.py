@@ -1,0 +1,99 @@
+"""What rules of stragglers share: the late rank, where it matters, and the sentences about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from profiler.analysis.facts import Facts
+from profiler.analysis.rank_facts import Cause, LateRank, RanksFacts
+from profiler.rules.base import Gain
+from profiler.rules.evidence import step_ms, worth
+from profiler.rules.phrases import ms, percent
+
+THRESHOLD = 0.05  # of the step that the others wait
+_DOES = {
+    "data_wait": "waits for its batches",
+    "host_to_device": "copies its batches to the device",
+    "forward": "computes forward",
+    "backward": "computes backward",
+    "optimizer": "updates parameters",
+    "other": "runs outside of every stage",
+    "gap": "is busy outside of its steps",
+    "gc": "collects garbage",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """A rank that the others wait for long enough to speak of it."""
+
+    step_ms: float
+    ranks: RanksFacts
+    rank: LateRank
+    cause: Cause
+
+    @property
+    def gain(self) -> Gain:
+        """What the others would not wait: at most what its cause takes longer, 60 % of it for sure."""
+        saves_ms = min(self.rank.late_ms, self.cause.ms)
+        return Gain.of(self.step_ms, 0.6 * saves_ms, saves_ms)
+
+    @property
+    def title(self) -> str:
+        """Who is late, and for what."""
+        return (
+            f"rank {self.rank.rank} comes {ms(self.rank.late_ms)} late to each {ms(self.step_ms)} step and the others "
+            f"wait for it: it {_DOES[self.cause.what]} for {ms(self.cause.own_ms)}, they for {ms(self.cause.others_ms)}"
+        )
+
+    @property
+    def steadiness(self) -> str:
+        """How often, and that it is not the network."""
+        ranks = self.ranks
+        network = f"; the transfer itself takes {ms(ranks.network_ms)}" if ranks.network_ms is not None else ""
+        return (
+            f"It came last in {percent(self.rank.share_of_steps)} of the {ranks.compared_steps} steps compared, and "
+            f"{percent(self.rank.share_of_waiting)} of all waiting for each other is due to it{network}."
+        )
+
+    @property
+    def evidence(self) -> dict[str, float]:
+        """The numbers of the finding."""
+        values = {
+            "late_rank": float(self.rank.rank),
+            "late_ms": self.rank.late_ms,
+            "late_steps_share": self.rank.share_of_steps,
+            "cause_ms": self.cause.ms,
+            "own_ms": self.cause.own_ms,
+            "others_ms": self.cause.others_ms,
+            "network_ms": self.ranks.network_ms,
+            "exposed_ms": self.ranks.exposed_ms,
+            "step_ms": self.step_ms,
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+
+def late(facts: Facts, *causes: str, threshold: float = THRESHOLD) -> Late | str | None:
+    """The late rank, if one of `causes` makes it late; why none can be named; None where nobody waits much."""
+    ranks, whole = facts.ranks, step_ms(facts)
+    if ranks is None or whole <= 0:
+        return None
+    if ranks.waiting_ms is None:
+        return f"waiting can't be told from transfer: {ranks.withheld.get('waiting', 'it was not measured')}"
+    rank = ranks.late
+    if rank is None:
+        why = ranks.withheld.get("late rank", "")
+        return why if "clocks" in why and ranks.waiting_ms >= threshold * whole else None
+    if rank.late_ms < threshold * whole or not rank.causes or rank.causes[0].what not in causes:
+        return None
+    found = Late(whole, ranks, rank, rank.causes[0])
+    return found if worth(facts, min(rank.late_ms, found.cause.ms)) else None
+
+
+def at_line(found: Late) -> str:
+    """The line of the user's that takes the rank longer, as a sentence; "" where none is known."""
+    line = found.rank.line
+    if line is None:
+        return ""
+    text = f" ({line.source.strip()})" if line.source.strip() else ""
+    return f" On that rank {line.site.file.rsplit('/', 1)[-1]}:{line.site.line}{text} takes {ms(line.ms)} a step."
