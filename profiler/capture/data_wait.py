@@ -11,12 +11,13 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from ..record.vocabulary import DataWait, Flag, Kind, Name, code
 from .batches import look_at
+from .gate import Codes, short_way
 from .session import Session
 from .settings import describe_loader
 from .transient import Transient
 
 
-class LoaderCodes(Transient):
+class LoaderCodes(Transient, Codes):  # type: ignore[misc]
     """The event codes of one loader."""
 
     __slots__ = ("exhausted", "iterate", "iterated", "looked", "number", "pop", "push", "raised")
@@ -95,11 +96,12 @@ def _timed_next(session: Session, loaders: Loaders, original: Any) -> Any:
             if not codes.looked:
                 codes.looked = True
                 look_at(session, codes.number, batch)
+                codes.keep(codes.push, codes.pop, codes.raised, codes.exhausted)
         except Exception as error:
             session.fail("data wait", error)
         return batch
 
-    return __next__
+    return short_way(session, original, __next__, key)
 
 
 def _timed_iter(session: Session, loaders: Loaders, original: Any) -> Any:

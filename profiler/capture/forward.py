@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from threading import get_ident
 from typing import Any
 
@@ -22,6 +22,7 @@ from torch.nn.modules import module as torch_module
 from torch.nn.modules.loss import _Loss
 
 from ..record.vocabulary import Flag, Forward, Kind, Name, code
+from .gate import Codes, Root, has_short_way
 from .imports import when_imported
 from .session import Session
 from .settings import describe_root
@@ -45,18 +46,26 @@ class RootCall(Transient, functools.partial):  # type: ignore[type-arg]
     inner: Callable[..., Any] | None  # a compiled call that stood here before us
 
 
+class ShortRootCall(Transient, Root):  # type: ignore[misc]
+    """The same, by the short way; `slow` is the `RootCall`."""
+
+
+ROOT_CALLS = (RootCall, ShortRootCall)
+
+
 def _root_call(
     module: torch.nn.Module, codes: RootCodes, search: RootSearch, inner: Callable[..., Any] | None
-) -> RootCall:
+) -> RootCall | ShortRootCall:
     """Push, the module's own call, pop."""
     reference = weakref.ref(module)  # a strong one would keep the module alive until a collection
     session, record, clock = search.session, search.session.record, search.session.clock
+    gate = session.gate
     push, pop, raised = codes.push, codes.pop, codes.raised
 
     def call(*args: Any, **kwargs: Any) -> Any:
         module: Any = reference()
         run = inner or module._call_impl
-        if search.searching or session.guarded or get_ident() != session.owner:
+        if gate.searching or session.guarded or get_ident() != session.owner:
             return search.call(codes, module, run, args, kwargs)
         try:
             record((push[module.training + 2 * _is_grad_enabled()], clock()))
@@ -76,10 +85,12 @@ def _root_call(
 
     made = RootCall(call)
     made.inner = inner
-    return made
+    if not has_short_way(session):
+        return made
+    return ShortRootCall(session.gate, reference, codes, made, inner, _is_grad_enabled)
 
 
-class RootCodes:
+class RootCodes(Codes):  # type: ignore[misc]
     """The event codes of one root."""
 
     __slots__ = ("number", "pop", "push", "raised", "seen")
@@ -100,21 +111,21 @@ class RootCodes:
         ]
         self.pop = code(Kind.POP, Name.FORWARD, detail, number)
         self.raised = code(Kind.POP, Name.FORWARD, detail, number, Flag.RAISED)
+        self.keep(self.push, self.pop, self.raised, self.raised)
 
 
 class RootSearch:
     """Finds roots, and knows the roots that were found."""
 
     __slots__ = (
-        "_count", "_due", "_key", "_loaders", "_looked_at", "_roots", "armed", "compiling_used", "inside",
-        "searching", "session",
+        "_count", "_due", "_key", "_loaders", "_looked_at", "_roots", "armed", "compiling_used", "inside", "session",
     )  # fmt: skip
 
     def __init__(self, session: Session) -> None:
         self.session = session
         self.inside = False  # while searching: a root of the training thread is running
         self.armed = False
-        self.searching = True
+        self.session.gate.searching = True
         self.compiling_used = False
         self._count = 0
         self._due = 0  # the step after which to look again
@@ -149,7 +160,7 @@ class RootSearch:
         try:
             session.write(codes.pop)
             session.drain_if_long()
-            if self.searching:
+            if self.session.gate.searching:
                 self.look_at(codes, result)
                 self.arm()
         except Exception as error:
@@ -171,9 +182,13 @@ class RootSearch:
 
     def compiler_used(self) -> None:
         """From now on hooks may be traced, and compiled code would see an armed one."""
-        self.session.guarded = True
         self.compiling_used = True
         self.disarm()
+        if not self.session.guarded:
+            self.session.guard()
+            for module, ours in self._known():
+                if isinstance(ours, ShortRootCall):
+                    vars(module)[_SLOT] = ours.slow
 
     def epoch_begins(self) -> None:
         """A DataLoader is iterated: with a new one, or after many steps, search during the step that follows."""
@@ -199,13 +214,13 @@ class RootSearch:
         return self._due
 
     def _look(self, step: int) -> None:
-        self.searching = True
+        self.session.gate.searching = True
         self._looked_at = step
         if not self.inside:
             self.arm()
 
     def _rest(self) -> None:
-        self.searching = False
+        self.session.gate.searching = False
         self.disarm()
 
     def _found(self, module: torch.nn.Module, args: Any) -> None:
@@ -220,7 +235,7 @@ class RootSearch:
             if self.inside:
                 return
             known = vars(module).get(_SLOT)
-            if not isinstance(known, RootCall):
+            if not isinstance(known, ROOT_CALLS):
                 codes = self.adopt(module)
                 if codes is not None:
                     self._record_first_call(module, codes)
@@ -259,7 +274,7 @@ class RootSearch:
             if self.inside:
                 return  # the first call raised, and this is a later one
             self.session.write_safely(codes.pop, "forward")
-            if self.searching:
+            if self.session.gate.searching:
                 self.look_at(codes, output)
                 self.arm()
 
@@ -268,17 +283,19 @@ class RootSearch:
     def forget(self) -> None:
         """Take every RootCall out again."""
         self.disarm()
+        for module, ours in self._known():
+            if ours.inner is not None:
+                vars(module)[_SLOT] = ours.inner
+            else:
+                del vars(module)[_SLOT]
+        self._roots.clear()
+
+    def _known(self) -> Iterator[tuple[torch.nn.Module, Any]]:
+        """The roots that live and carry our call."""
         for reference in self._roots:
             module = reference()
-            if module is None:
-                continue
-            ours = vars(module).get(_SLOT)
-            if isinstance(ours, RootCall):
-                if ours.inner is not None:
-                    vars(module)[_SLOT] = ours.inner
-                else:
-                    del vars(module)[_SLOT]
-        self._roots.clear()
+            if module is not None and isinstance(vars(module).get(_SLOT), ROOT_CALLS):
+                yield module, vars(module)[_SLOT]
 
 
 def _has_loss(output: Any) -> bool:
@@ -360,7 +377,7 @@ def _follow_replicas(session: Session) -> None:
     @functools.wraps(replicate)
     def replicate_without_root(self: torch.nn.Module) -> Any:
         replica = replicate(self)
-        if isinstance(vars(replica).get(_SLOT), RootCall):
+        if isinstance(vars(replica).get(_SLOT), ROOT_CALLS):
             del vars(replica)[_SLOT]
         return replica
 
@@ -374,7 +391,9 @@ def _follow_scripting(session: Session) -> None:
     @functools.wraps(original)
     def script(obj: Any, *args: Any, **kwargs: Any) -> Any:
         modules = list(obj.modules()) if isinstance(obj, torch.nn.Module) else []
-        calls = {module: vars(module).pop(_SLOT) for module in modules if isinstance(vars(module).get(_SLOT), RootCall)}
+        calls = {
+            module: vars(module).pop(_SLOT) for module in modules if isinstance(vars(module).get(_SLOT), ROOT_CALLS)
+        }
         if len(args) < 2:  # names are looked up in the caller's frame, which is one further up
             kwargs["_frames_up"] = kwargs.get("_frames_up", 0) + 1
         try:

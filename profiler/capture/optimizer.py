@@ -16,6 +16,7 @@ from torch.optim.optimizer import (
 
 from ..record.vocabulary import Flag, Kind, Name, code
 from ..record.vocabulary import Optimizer as Detail
+from .gate import Codes, short_way
 from .session import Session
 from .settings import describe_optimizer
 from .timed import timed
@@ -24,7 +25,7 @@ from .transient import Transient
 _is_compiling = torch.compiler.is_compiling
 
 
-class StepCodes(Transient):
+class StepCodes(Transient, Codes):  # type: ignore[misc]
     """The event codes of one optimizer's step; kept on the optimizer."""
 
     __slots__ = ("pop", "push", "raised")
@@ -33,6 +34,7 @@ class StepCodes(Transient):
         self.push = code(Kind.PUSH, Name.OPTIMIZER, Detail.STEP, number)
         self.pop = code(Kind.POP, Name.OPTIMIZER, Detail.STEP, number)
         self.raised = code(Kind.POP, Name.OPTIMIZER, Detail.STEP, number, Flag.RAISED)
+        self.keep(self.push, self.pop, self.raised, self.raised)
 
 
 def install(session: Session) -> None:
@@ -93,7 +95,6 @@ class Steps:
         self.session = session
         self.key = session.key
         self.count = 0
-        self.inside = False  # a wrapped step is under way: the hooks have nothing to add
 
     def codes(self, optimizer: Optimizer) -> StepCodes:
         """The codes kept on an optimizer; made at its first step."""
@@ -113,44 +114,44 @@ class Steps:
             self.session.patches.replace(kind, "step", self._timed(step))
 
     def _timed(self, original: Any) -> Any:
-        session, key = self.session, self.key
+        session, key, gate = self.session, self.key, self.session.gate
         record, clock = session.record, session.clock
 
         @functools.wraps(original)
         def step(self_: Optimizer, *args: Any, **kwargs: Any) -> Any:
-            if self.inside or (session.guarded and _is_compiling()):
+            if gate.in_step or (session.guarded and _is_compiling()):
                 return original(self_, *args, **kwargs)
             if get_ident() != session.owner and not session.owns(_ANY):
                 return original(self_, *args, **kwargs)
             try:
                 codes = getattr(self_, key, None) or self.codes(self_)
                 record((codes.push, clock()))
-                self.inside = True
+                gate.in_step = True
             except Exception as error:
                 session.fail("optimizer", error)
                 return original(self_, *args, **kwargs)
             try:
                 result = original(self_, *args, **kwargs)
             except BaseException:
-                self.inside = False
+                gate.in_step = False
                 session.write_safely(codes.raised, "optimizer")
                 raise
-            self.inside = False
+            gate.in_step = False
             try:
                 record((codes.pop, clock()))
-                session.steps += 1  # `session.stepped`, without the call
-                if session.steps >= session.due_step:
+                gate.steps += 1  # `session.stepped`, without the call
+                if gate.steps >= gate.due:
                     session.call_listeners()
             except Exception as error:
                 session.fail("optimizer", error)
             return result
 
         step._trainprof = session  # type: ignore[attr-defined]
-        return step
+        return short_way(session, original, step, key, is_step=True)
 
     def before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """torch's global hook before a step."""
-        if self.inside or _is_compiling() or not self.session.active:
+        if self.session.gate.in_step or _is_compiling() or not self.session.active:
             return
         try:
             self.session.write(self.codes(optimizer).push)
@@ -159,7 +160,7 @@ class Steps:
 
     def after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """torch's global hook after a step."""
-        if self.inside or _is_compiling() or get_ident() != self.session.owner:
+        if self.session.gate.in_step or _is_compiling() or get_ident() != self.session.owner:
             return
         try:
             self.session.write(self.codes(optimizer).pop)

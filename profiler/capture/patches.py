@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 _ABSENT = object()
@@ -18,6 +19,14 @@ class Patches:
         before = vars(owner).get(name, _ABSENT)
         setattr(owner, name, value)
         self._done.append((owner, name, before, value))
+
+    def exchange(self, other: Callable[[Any], Any]) -> None:
+        """Put `other(ours)` in the place of each replacement of ours that still stands."""
+        for number, (owner, name, before, ours) in enumerate(self._done):
+            instead = other(ours)
+            if instead is not ours and vars(owner).get(name, _ABSENT) is ours:
+                setattr(owner, name, instead)
+                self._done[number] = (owner, name, before, instead)
 
     def undo(self) -> None:
         """Put everything back, except where somebody else has replaced our replacement since."""

@@ -4,10 +4,10 @@ A hook is given the session and uses four things: `session.owner`, the thread wh
 on the hot path, `session.note(…)` for what is said once, and `session.fail(where, error)` when it has an error of
 its own: that switches the whole recording off, with one line on stderr, and the training goes on.
 
-`record((code, time))` extends a list: in the middle of a training's caches a store into the tape's mapped pages
-costs about a microsecond, this a tenth of it. The sampler's thread, and every so many steps the training's, moves the
-list to the tape; what a SIGKILL can take is what came since: one or two tenths of a second as a rule, above a second
-where looks are dear.
+`record((code, time))` keeps an event in memory (`gate.py`): in the middle of a training's caches a store into the
+tape's mapped pages costs about a microsecond, this a tenth of it. The sampler's thread, and every so many steps the
+training's, moves them to the tape; what a SIGKILL can take is what came since: one or two tenths of a second as a
+rule, above a second where looks are dear.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from ..record.notes import Notes
 from ..record.tape import Tape
 from ..record.vocabulary import Kind, Name, Optimizer, code
 from .callsite import caller
+from .gate import NEVER, Gate, has_short_way, plain
 from .patches import Patches
 
 _OPTIMIZER_STEP = code(Kind.PUSH, Name.OPTIMIZER, Optimizer.STEP)
-NEVER = 1 << 62
 CLOSED = -1  # no thread's identity
 _REDUCE_EVERY = 24  # segments, of which the tape keeps 128 by default
 _DRAIN_STEPS = 128
@@ -74,15 +74,15 @@ class Session:
         self._enders: list[Callable[[], None]] = []
         self.starting_loader = 0xFFFF  # the DataLoader whose iterator is being made
         self.epoch_listeners: list[Callable[[], None]] = []
-        self.steps = 0  # optimizer steps (or marks) of the thread that trains
-        self.due_step = 0  # the next step at which a listener is to be called
+        self.gate = Gate()
+        self.gate.on_due = self.call_listeners
         self._listeners: list[tuple[int, Callable[[], int | None]]] = []
         self._began_training: list[Callable[[], None]] = []
         self.owner: int | None = None  # identity of the thread whose events count; None: the first to come
         self.guarded = False  # the compiler is in use: hooks must look whether it traces them
-        self._buffer: list[int] = []  # codes and times in turn
+        self._failure: tuple[str, BaseException] | None = None
         self._draining = Lock()
-        self.record = self._open_record()
+        self.record: Callable[[tuple[int, int]], None] = self.gate.record  # one call: no interruption parts the two
         self.opened_by_context = False
         self.steps_at_mark = 0
         self._stages: dict[str, tuple[int, int]] = {}
@@ -101,9 +101,10 @@ class Session:
 
     # where things go
 
-    def _open_record(self) -> Callable[[tuple[int, int]], None]:
-        """How a code and its time are kept: in one call, so that no interruption parts them."""
-        return self._buffer.extend
+    @property
+    def steps(self) -> int:
+        """Optimizer steps (or marks) of the thread that trains."""
+        return int(self.gate.steps)
 
     def write(self, event_code: int) -> None:
         """Record an event of now, where it need not be fast."""
@@ -115,8 +116,7 @@ class Session:
         if not self._draining.acquire(False):
             return
         try:
-            words = self._buffer[:]
-            del self._buffer[: len(words)]
+            words = self.gate.take()
             if words:
                 self.tape.write_words(words)
         finally:
@@ -124,7 +124,7 @@ class Session:
 
     def drain_if_long(self) -> None:
         """Where no step may come for long, and so nobody drains."""
-        if len(self._buffer) > _LONG_BUFFER:
+        if len(self.gate) > _LONG_BUFFER:
             self.drain()
 
     def _drain_now_and_then(self) -> int:
@@ -205,8 +205,24 @@ class Session:
             return False
         if self.owner is not None and not (self.steps == 0 and event_code & _STEP_MASK == _OPTIMIZER_STEP):
             return False
-        self.owner = get_ident()
+        self._owned_by(get_ident())
         return True
+
+    def _owned_by(self, owner: int | None) -> None:
+        self.owner = owner
+        self._open_short_way()
+
+    def _open_short_way(self) -> None:
+        """Who may pass the hooks by the short way: the owner, unless each call must look for the compiler."""
+        owned = self.active and self.owner is not None and self.owner != CLOSED
+        self.gate.owner = self.owner if owned and has_short_way(self) else 0
+
+    def guard(self) -> None:
+        """The compiler is in use: it shall find Python functions, which look whether it traces them."""
+        if not self.guarded:
+            self.guarded = True
+            self._open_short_way()
+            self.patches.exchange(plain)
 
     def on_training(self, listener: Callable[[], None]) -> None:
         """Call `listener` once, at the first backward pass or optimizer step."""
@@ -219,8 +235,8 @@ class Session:
 
     def stepped(self) -> None:
         """An optimizer has stepped; on the hot path, so next to nothing happens here."""
-        self.steps += 1
-        if self.steps >= self.due_step:
+        self.gate.steps += 1
+        if self.gate.steps >= self.gate.due:
             self.call_listeners()
 
     def on_step(self, listener: Callable[[], int | None], first: int = 1) -> None:
@@ -229,7 +245,7 @@ class Session:
         None: never again. `session.steps` is the number of the step that has just ended.
         """
         self._listeners.append((first, listener))
-        self.due_step = min(due for due, _ in self._listeners)
+        self.gate.due = min(due for due, _ in self._listeners)
 
     def call_listeners(self) -> None:
         waiting, self._listeners = self._listeners, []
@@ -243,7 +259,7 @@ class Session:
                     return
             if following is not None:
                 self._listeners.append((max(following, self.steps + 1) if due <= self.steps else due, listener))
-        self.due_step = min((due for due, _ in self._listeners), default=NEVER)
+        self.gate.due = min((due for due, _ in self._listeners), default=NEVER)
 
     # how it stops
 
@@ -257,17 +273,19 @@ class Session:
 
     def close(self) -> None:
         """End in an orderly way: every hook is removed, the record says that it is complete."""
+        if self._failure is not None:  # of a thread beside the training, and no step has ended since
+            self._fail_now(*self._failure)
         self._remove_hooks()
         while self._enders:
             with contextlib.suppress(Exception):
                 self._enders.pop()()
         if not self.active:
             return
-        if self._folder is not None or self._buffer:
+        if self._folder is not None or len(self.gate):
             self.record((code(Kind.MARK, Name.ENDED), self.clock()))
             self.drain()
         self.active = False
-        self.owner = CLOSED
+        self._owned_by(CLOSED)
         self.tape.kill()
         self.notes.close()
 
@@ -280,6 +298,7 @@ class Session:
         if not self.active:
             return
         if self.role == "training" and self.owner is not None and self.owner != get_ident():
+            self._failure = (where, error)
             self.on_step(lambda: self._fail_now(where, error), first=0)
         else:
             self._fail_now(where, error)
@@ -288,11 +307,11 @@ class Session:
         if not self.active:
             return
         with contextlib.suppress(Exception):
-            self._buffer.extend((code(Kind.MARK, Name.DISABLED), self.clock()))
+            self.gate.record((code(Kind.MARK, Name.DISABLED), self.clock()))
             self.drain()
             self.note("disabled", where=where, error=f"{type(error).__name__}: {error}")
         self.active = False
-        self.owner = CLOSED
+        self._owned_by(CLOSED)
         self.tape.kill()
         with contextlib.suppress(Exception):
             sys.stderr.write(
@@ -318,9 +337,9 @@ class Session:
         self._folder = None
         self._seen_calls = set()
         self._draining = Lock()
-        self._buffer.clear()
-        self.steps = 0
-        self.owner = None if self.active else CLOSED
+        self.gate.take()
+        self.gate.steps = 0
+        self._owned_by(None if self.active else CLOSED)
         self.notes = Notes(self.folder)
         if self.active:
             self.tape.restart()
@@ -328,7 +347,7 @@ class Session:
     def become_worker(self, parent_pid: int) -> None:
         """This process is a DataLoader's worker: it writes into its parent's folder, and no stages."""
         self.role = "worker"
-        self.owner = CLOSED
+        self._owned_by(CLOSED)
         self.tape.kill()
         folder = rank_directory(self.config.run_directory, current_rank()) / str(parent_pid)
         self._folder = folder if folder.is_dir() else None

@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from threading import get_ident
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from ..record.vocabulary import SPANS, STAGES, Flag, Kind, Name, code
+from .gate import FixedCodes, short_way
 from .session import Session
 
 _is_compiling = torch.compiler.is_compiling
@@ -23,6 +24,7 @@ def timed(session: Session, original: Callable[..., Any], name: int, detail: int
     word = STAGES.get(name) or SPANS[name]
     record, clock = session.record, session.clock
     noted = False
+    short: Any = None
 
     @functools.wraps(original)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -37,6 +39,8 @@ def timed(session: Session, original: Callable[..., Any], name: int, detail: int
                 session.note_call(word, detail)
                 if name == Name.BACKWARD:
                     session.training_began()
+                if short is not wrapper:
+                    short.codes = FixedCodes(push, pop, raised)
             record((push, clock()))
         except Exception as error:
             session.fail(word, error)
@@ -52,4 +56,5 @@ def timed(session: Session, original: Callable[..., Any], name: int, detail: int
             session.fail(word, error)
         return result
 
-    return wrapper
+    short = short_way(session, original, wrapper)
+    return cast("Callable[..., Any]", short)

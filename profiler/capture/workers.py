@@ -19,6 +19,7 @@ import torch.utils.data._utils.worker as torch_worker
 
 from ..record.tape import Tape
 from ..record.vocabulary import Kind, Name, code
+from .gate import Turn, sometimes
 from .session import Session
 
 _PROBE_COST_SHARE = 0.003  # of the batch: short batches are probed less often
@@ -27,7 +28,7 @@ _MAX_SKIP = 63
 _NO_LOADER = 0xFFFF
 
 
-class BatchProbe:
+class BatchProbe(Turn):  # type: ignore[misc]
     """Measures the batches that one process makes."""
 
     def __init__(self, session: Session, tape: Tape, loader: int, cpu_clock: Callable[[], int]) -> None:
@@ -38,8 +39,6 @@ class BatchProbe:
         self.run_delay_ns = _run_delay_reader()
         self.reads = _reads_reader()
         self.collating = False
-        self.measuring = False
-        self.skip = 0
         self.codes = {
             (kind, name): code(kind, name, obj=loader)
             for kind in (Kind.PUSH, Kind.POP)
@@ -51,10 +50,6 @@ class BatchProbe:
 
     def begin(self) -> None:
         """A batch begins."""
-        if self.skip > 0:
-            self.skip -= 1
-            return
-        self.measuring = True
         self.read_bytes, self.read_chars = self.reads()
         self.delay_ns = self.run_delay_ns()
         self.cpu_ns = self.cpu_clock()
@@ -71,7 +66,6 @@ class BatchProbe:
 
     def end(self, items: int) -> None:
         """The batch is made."""
-        self.measuring = False
         if self.collating:
             self.collating = False
             self.write(self.codes[Kind.POP, Name.FETCH])
@@ -124,7 +118,7 @@ def install(session: Session, on_worker: Callable[[], None]) -> None:
     replace = session.patches.replace
     replace(torch_fetch._BaseDatasetFetcher, "__init__", _with_probe(session, workers))
     for fetcher in (torch_fetch._MapDatasetFetcher, torch_fetch._IterableDatasetFetcher):
-        replace(fetcher, "fetch", _timed_fetch(session, workers, fetcher.fetch))
+        replace(fetcher, "fetch", sometimes(fetcher.fetch, _timed_fetch(session, workers, fetcher.fetch), session.key))
     replace(torch_worker, "_worker_loop", _worker_loop(session, torch_worker._worker_loop, on_worker))
 
 
@@ -137,28 +131,24 @@ def _with_probe(session: Session, workers: Workers) -> Any:
         if not session.active:
             return
         try:
-            loader = session.starting_loader
-            self._trainprof_loader = loader
-            self.collate_fn = _timed_collate(session, workers, loader, self.collate_fn)
+            self._trainprof_loader = session.starting_loader
         except Exception as error:
             session.fail("data loading", error)
 
     return __init__
 
 
-def _timed_collate(session: Session, workers: Workers, loader: int, original: Any) -> Any:
+def _timed_collate(session: Session, probe: BatchProbe, original: Any) -> Any:
+    """Stands in a fetcher for its `collate_fn` while a batch is measured."""
+
     @functools.wraps(original, updated=())
     def collate(data: Any) -> Any:
         try:
-            probe = workers.probe(loader)
-            measuring = probe.measuring and session.active
-            if measuring:
-                probe.part(Kind.PUSH, Name.COLLATE)
+            probe.part(Kind.PUSH, Name.COLLATE)
         except Exception as error:
-            measuring = False
             session.fail("collate", error)
         batch = original(data)
-        if measuring:
+        if session.active:
             try:
                 probe.part(Kind.POP, Name.COLLATE)
                 probe.collating = True
@@ -176,13 +166,19 @@ def _timed_fetch(session: Session, workers: Workers, original: Any) -> Any:
             return original(self, possibly_batched_index)
         try:
             probe = workers.probe(getattr(self, "_trainprof_loader", _NO_LOADER))
-            probe.measuring = probe.collating = False
+            setattr(self, session.key, probe)
+            probe.collating = False
             probe.begin()
+            collate_fn = self.collate_fn
+            self.collate_fn = _timed_collate(session, probe, collate_fn)
         except Exception as error:
             session.fail("data loading", error)
             return original(self, possibly_batched_index)
-        batch = original(self, possibly_batched_index)
-        if probe.measuring:
+        try:
+            batch = original(self, possibly_batched_index)
+        finally:
+            self.collate_fn = collate_fn
+        if session.active:
             try:
                 probe.end(_items(possibly_batched_index))
             except Exception as error:

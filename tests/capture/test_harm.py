@@ -18,8 +18,9 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from profiler.capture import gate
 from profiler.capture.install import begin, end
-from profiler.capture.session import CaptureConfig, Session
+from profiler.capture.session import CaptureConfig
 
 DRAINED_S = 0.5  # by then the sampler's thread has moved what was recorded to the tape, several times over
 ATTACH = [sys.executable, "-m", "profiler.cli.main", "attach", "-o", "runs", "--name", "run"]
@@ -98,22 +99,23 @@ def train() -> list[torch.Tensor]:
     return [parameter.detach().clone() for parameter in model.parameters()]
 
 
-def failing_record(fails_at: int) -> Callable[[Session], Callable[[tuple[int, int]], None]]:
-    """In place of `Session._open_record`: the n-th event raises, and so does each one after it."""
+class FailingGate(gate.PythonGate):
+    """The n-th event raises, and so does each one after it."""
 
-    def open_record(session: Session) -> Callable[[tuple[int, int]], None]:
-        left = fails_at
+    fails_at = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        left, keep = self.fails_at, self.record
 
         def record(event: tuple[int, int]) -> None:
             nonlocal left
             left -= 1
             if left < 0:
                 raise RuntimeError("planted")
-            session._buffer.extend(event)
+            keep(event)
 
-        return record
-
-    return open_record
+        self.record = record
 
 
 @pytest.mark.parametrize("event", range(24))
@@ -122,7 +124,8 @@ def test_an_error_in_any_hook_switches_us_off_with_one_line_and_the_training_is_
 ) -> None:
     expected = train()
     (tmp_path / "processes").mkdir()
-    monkeypatch.setattr(Session, "_open_record", failing_record(event))
+    monkeypatch.setattr(FailingGate, "fails_at", event)
+    monkeypatch.setattr("profiler.capture.session.Gate", FailingGate)
     capfd.readouterr()
     session = begin(CaptureConfig(tmp_path, deep=False))
     try:

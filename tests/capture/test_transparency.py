@@ -20,7 +20,7 @@ from torch.optim import lr_scheduler
 from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
-from profiler.capture.forward import RootCall
+from profiler.capture.forward import ROOT_CALLS
 from profiler.capture.install import begin, end
 from profiler.capture.session import CaptureConfig, Session
 
@@ -61,7 +61,7 @@ def train(model: nn.Module, steps: int = 3) -> None:
 
 
 def is_root(module: nn.Module) -> bool:
-    return isinstance(vars(module).get("_compiled_call_impl"), RootCall)
+    return isinstance(vars(module).get("_compiled_call_impl"), ROOT_CALLS)
 
 
 def saved_bytes(model: nn.Module) -> bytes:
