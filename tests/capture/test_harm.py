@@ -135,7 +135,7 @@ def test_an_error_in_any_hook_switches_us_off_with_one_line_and_the_training_is_
     assert not session.active
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(parameters, expected, strict=True))
     lines = capfd.readouterr().err.strip().splitlines()
-    assert len(lines) == 1
+    assert len(lines) == 1, lines
     assert lines[0].startswith("prof: recording stopped by an error of its own in ")
     assert lines[0].endswith("the training goes on.")
 
