@@ -131,6 +131,7 @@ def _facts(
             training.pid,
             places,
             read_line,
+            notes,
         )
         if isinstance(found, str):
             not_measured["workers"] = found

@@ -74,6 +74,42 @@ class StepFacts:
     outliers: tuple[OutlierStep, ...]
     outlier_share: float  # of the measured steps
     explicit: bool  # cut by profiler.step()
+    epoch_starts: int = 0  # measured steps in which a loader's iterator was made
+    epoch_start_ms: float | None = None  # mean data_wait of those beyond the other steps' mean, without making it
+    outlier_ms: dict[str, float] = field(default_factory=dict)  # time of outliers beyond the median, by cause; a step
+
+
+@dataclass(frozen=True, slots=True)
+class ItemFacts:
+    """The first items of the data set, each compared with itself in another epoch."""
+
+    compared: int  # pairs of one item in two epochs
+    same: int  # of them, those whose values were the same
+    bytes: float  # mean size of an item
+
+
+@dataclass(frozen=True, slots=True)
+class BatchContents:
+    """What the first batches were made of; means."""
+
+    arrays: float
+    array_bytes: float
+    objects: float  # leaves that are no arrays: numbers, text, the user's own types
+    unpickle_ms: float | None = None  # their numbers and text, once; None: too few to be timed
+    pickled_bytes: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessFacts:
+    """The worker processes themselves, from looks at each of them."""
+
+    processes: int  # that were looked at
+    threads: int | None  # of one worker, its loop and the queue's with it; the highest seen
+    other_cpu_share: float | None  # of the workers' CPU time, in threads other than the one that makes batches
+    cpu_ms: float | None  # of a worker, all threads, per batch
+    private_bytes: int | None  # memory that a worker shares with no other, summed over workers, at the last looks
+    private_growth_bytes: int | None  # by which that grew between the first looks and the last, summed
+    growth_batches: int | None  # made between them, summed
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +128,11 @@ class WorkerFacts:
     read_bytes: float | None  # from storage, per batch
     items: float | None  # per batch
     lines: tuple[LineTime, ...] = ()  # ms_per_step here is ms per batch
+    read_chars: float | None = None  # through read(2), cached or not, per batch
+    read_calls: float | None = None  # of read(2), per batch
+    item_facts: ItemFacts | None = None  # None: no item was seen in two epochs, or it can't be compared
+    contents: BatchContents | None = None
+    process_facts: ProcessFacts | None = None
 
 
 @dataclass(frozen=True, slots=True)

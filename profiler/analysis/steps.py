@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from profiler.analysis import labels as lab
 from profiler.analysis import noise
 from profiler.analysis.block import Happened
 from profiler.analysis.facts import OutlierStep, StepFacts
@@ -22,6 +23,7 @@ def step_facts(measured: Measured, explicit: bool) -> StepFacts:
     """Statistics over the measured steps."""
     walls, weights = measured.wall_ms(), measured.weights
     limit = noise.outlier_limit(walls, weights)
+    starts, start_ms = _epoch_starts(measured)
     return StepFacts(
         count=measured.count,
         warmup=measured.warmup,
@@ -37,7 +39,34 @@ def step_facts(measured: Measured, explicit: bool) -> StepFacts:
         outliers=_outliers(measured, limit),
         outlier_share=float(weights[walls > limit].sum() / weights.sum()),
         explicit=explicit,
+        epoch_starts=starts,
+        epoch_start_ms=start_ms,
+        outlier_ms=_outlier_ms(measured, limit),
     )
+
+
+def _epoch_starts(measured: Measured) -> tuple[int, float | None]:
+    """Steps that began an epoch, and how much longer they waited for their batch than the others."""
+    began = (measured.column("flags")[measured.rows] & int(Happened.ITERATOR)) != 0
+    part = measured.columns.get(f"part_{lab.NEXT}")
+    if part is None or not began.any() or began.all():
+        return int(measured.weights[began].sum()), None
+    waits, weights = part[measured.rows] / NS_PER_MS, measured.weights
+    first, rest = (float(np.average(waits[of], weights=weights[of])) for of in (began, ~began))
+    return int(weights[began].sum()), first - rest
+
+
+def _outlier_ms(measured: Measured, limit_ms: float) -> dict[str, float]:
+    """Time beyond the median that each cause's outliers took, spread over all measured steps; most first."""
+    walls, weights = measured.wall_ms(), measured.weights
+    median, total = noise.median(walls, weights), float(weights.sum())
+    rows = np.flatnonzero(measured.rows)
+    found: dict[str, float] = {}
+    for number in np.flatnonzero(walls > limit_ms).tolist():
+        beyond = float(walls[number]) - median
+        cause = _cause(measured, int(rows[number]), beyond) or ""
+        found[cause] = found.get(cause, 0.0) + beyond * float(weights[number]) / total
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
 def _outliers(measured: Measured, limit_ms: float) -> tuple[OutlierStep, ...]:

@@ -100,6 +100,7 @@ def read_worker(events: Events, until_ns: int | None) -> tuple[int, Columns]:
         "loader": codes.obj[starts].astype(np.int64),
         "value_read_bytes": reading(Name.READ_BYTES, everywhere),
         "value_read_chars": reading(Name.READ_CHARS, everywhere),
+        "value_read_calls": reading(Name.READ_CALLS, everywhere),
         "value_items": reading(Name.ITEMS, everywhere),
     }
     done = fetched != ABSENT

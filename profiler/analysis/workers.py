@@ -6,6 +6,9 @@ Out: `WorkerFacts`, or why there are none.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from profiler.analysis import noise
@@ -17,6 +20,7 @@ from profiler.analysis.measured import NS_PER_MS, Measured
 from profiler.analysis.noise import Floats
 from profiler.analysis.stack import Bools
 from profiler.analysis.tables import ABSENT
+from profiler.analysis.worker_looks import batch_contents, item_facts, process_facts
 
 _ANY_LOADER = 0xFFFF
 _FEW_BATCHES = 8
@@ -31,6 +35,7 @@ def worker_facts(
     training_pid: int,
     places: Places,
     read_line: ReadLine,
+    notes: Sequence[dict[str, Any]] = (),
 ) -> WorkerFacts | str:
     """Facts of the workers that feed the training loop, or the reason why there are none."""
     if data_wait is None:
@@ -38,7 +43,8 @@ def worker_facts(
     batches = folded.batches.columns()
     if not batches:
         return "what the DataLoader did per batch was not recorded"
-    chosen = _of_training(batches, folded.carry.known.trained_loaders) & (batches["load_ns"] != ABSENT)
+    trained = folded.carry.known.trained_loaders
+    chosen = _of_training(batches, trained) & (batches["load_ns"] != ABSENT)
     if not bool(chosen.any()):
         return "no batch of the training's DataLoader was recorded with its CPU time"
     start, end = measured.window_ns
@@ -62,6 +68,11 @@ def worker_facts(
         read_bytes=_mean_reading(batches, chosen, "value_read_bytes"),
         items=_mean_reading(batches, chosen, "value_items"),
         lines=_lines(folded, data_wait, processes, batch_ms, places, read_line),
+        read_chars=_mean_reading(batches, chosen, "value_read_chars"),
+        read_calls=_mean_reading(batches, chosen, "value_read_calls"),
+        item_facts=item_facts(notes, trained),
+        contents=batch_contents(notes, trained),
+        process_facts=process_facts(notes, trained),
     )
 
 
@@ -84,6 +95,8 @@ def _mean(batches: Columns, chosen: Bools, name: str) -> float:
 
 def _mean_reading(batches: Columns, chosen: Bools, name: str) -> float | None:
     """Mean of a reading where it was taken."""
+    if name not in batches:  # an older record
+        return None
     taken = chosen & (batches[name] != ABSENT)
     return _mean(batches, taken, name) if bool(taken.any()) else None
 

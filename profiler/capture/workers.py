@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import os
 import time
+from collections import Counter
 from collections.abc import Callable
 from threading import get_native_id
 from typing import Any
@@ -21,6 +22,7 @@ from ..record.tape import Tape
 from ..record.vocabulary import Kind, Name, code
 from .gate import Turn, sometimes
 from .session import Session
+from .worker_looks import Looks
 
 _PROBE_COST_SHARE = 0.003  # of the batch: short batches are probed less often
 _PROBE_NS = 15_000
@@ -31,7 +33,7 @@ _NO_LOADER = 0xFFFF
 class BatchProbe(Turn):  # type: ignore[misc]
     """Measures the batches that one process makes."""
 
-    def __init__(self, session: Session, tape: Tape, loader: int, cpu_clock: Callable[[], int]) -> None:
+    def __init__(self, session: Session, tape: Tape, loader: int, cpu_clock: Callable[[], int], looks: Looks) -> None:
         self.session = session
         self.write = tape.write
         self.write_value = tape.write_value
@@ -45,12 +47,13 @@ class BatchProbe(Turn):  # type: ignore[misc]
             for name in (Name.FETCH, Name.COLLATE)
         }
         self.cpu_ns = self.delay_ns = 0
-        self.read_bytes = self.read_chars = 0
+        self.read_bytes = self.read_chars = self.read_calls = 0
         self.began_ns = 0
+        self.looks = looks
 
     def begin(self) -> None:
         """A batch begins."""
-        self.read_bytes, self.read_chars = self.reads()
+        self.read_bytes, self.read_chars, self.read_calls = self.reads()
         self.delay_ns = self.run_delay_ns()
         self.cpu_ns = self.cpu_clock()
         self.began_ns = self.session.clock()
@@ -71,19 +74,22 @@ class BatchProbe(Turn):  # type: ignore[misc]
             self.write(self.codes[Kind.POP, Name.FETCH])
         else:
             self.part(Kind.POP, Name.FETCH)
-        read_bytes, read_chars = self.reads()
+        read_bytes, read_chars, read_calls = self.reads()
         if read_chars:
             self.write_value(_READ_BYTES, max(0, read_bytes - self.read_bytes))
             self.write_value(_READ_CHARS, max(0, read_chars - self.read_chars))
+            self.write_value(_READ_CALLS, max(0, read_calls - self.read_calls))
         self.write_value(_ITEMS, items)
         wall_ns = max(1, self.session.clock() - self.began_ns)
         self.skip = min(_MAX_SKIP, int(_PROBE_NS / (_PROBE_COST_SHARE * wall_ns)))
+        self.looks.batches += self.skip
 
 
 _CPU = code(Kind.VALUE, Name.CPU_NS)
 _DELAY = code(Kind.VALUE, Name.RUN_DELAY_NS)
 _READ_BYTES = code(Kind.VALUE, Name.READ_BYTES)
 _READ_CHARS = code(Kind.VALUE, Name.READ_CHARS)
+_READ_CALLS = code(Kind.VALUE, Name.READ_CALLS)
 _ITEMS = code(Kind.VALUE, Name.ITEMS)
 
 
@@ -95,6 +101,11 @@ class Workers:
         self.probes: dict[tuple[int, int], BatchProbe] = {}
         self.tape: Tape | None = None
         self.pid = 0
+        self.epochs: Counter[int] = Counter()  # by loader, as far as this process or those it was forked from know
+
+    def epoch_begins(self) -> None:
+        """The session's starting loader is iterated again."""
+        self.epochs[self.session.starting_loader] += 1
 
     def probe(self, loader: int) -> BatchProbe:
         """The probe of this process for that loader; anew in the child of a fork."""
@@ -108,13 +119,15 @@ class Workers:
             assert self.tape is not None
             alone = self.session.role == "worker"
             clock = time.process_time_ns if alone else time.thread_time_ns
-            known = self.probes[pid, loader] = BatchProbe(self.session, self.tape, loader, clock)
+            looks = Looks(self.session, loader, self.epochs[loader], worker=alone)
+            known = self.probes[pid, loader] = BatchProbe(self.session, self.tape, loader, clock, looks)
         return known
 
 
 def install(session: Session, on_worker: Callable[[], None]) -> None:
     """Wrap the fetchers, and the workers' main loop; `on_worker` runs in each worker as it begins."""
     workers = Workers(session)
+    session.epoch_listeners.append(workers.epoch_begins)
     replace = session.patches.replace
     replace(torch_fetch._BaseDatasetFetcher, "__init__", _with_probe(session, workers))
     for fetcher in (torch_fetch._MapDatasetFetcher, torch_fetch._IterableDatasetFetcher):
@@ -144,6 +157,7 @@ def _timed_collate(session: Session, probe: BatchProbe, original: Any) -> Any:
     @functools.wraps(original, updated=())
     def collate(data: Any) -> Any:
         try:
+            probe.looks.items(data)
             probe.part(Kind.PUSH, Name.COLLATE)
         except Exception as error:
             session.fail("collate", error)
@@ -152,6 +166,7 @@ def _timed_collate(session: Session, probe: BatchProbe, original: Any) -> Any:
             try:
                 probe.part(Kind.POP, Name.COLLATE)
                 probe.collating = True
+                probe.looks.batch(batch)
             except Exception as error:
                 session.fail("collate", error)
         return batch
@@ -168,6 +183,7 @@ def _timed_fetch(session: Session, workers: Workers, original: Any) -> Any:
             probe = workers.probe(getattr(self, "_trainprof_loader", _NO_LOADER))
             setattr(self, session.key, probe)
             probe.collating = False
+            probe.looks.before(possibly_batched_index)
             probe.begin()
             collate_fn = self.collate_fn
             self.collate_fn = _timed_collate(session, probe, collate_fn)
@@ -219,16 +235,16 @@ def _run_delay_reader() -> Callable[[], int]:
     return lambda: int(os.pread(descriptor, 80, 0).split()[1])
 
 
-def _reads_reader() -> Callable[[], tuple[int, int]]:
-    """Reads the bytes that came from storage and through read(2) so far; zeros where the kernel hides them."""
+def _reads_reader() -> Callable[[], tuple[int, int, int]]:
+    """Reads the bytes that came from storage and through read(2) so far, and the calls; zeros where they are hidden."""
     try:
         descriptor = os.open(f"/proc/self/task/{get_native_id()}/io", os.O_RDONLY | os.O_CLOEXEC)
 
-        def read() -> tuple[int, int]:
+        def read() -> tuple[int, int, int]:
             words = os.pread(descriptor, 256, 0).split()
-            return int(words[9]), int(words[1])
+            return int(words[9]), int(words[1]), int(words[5])
 
         read()
     except (OSError, IndexError, ValueError):
-        return lambda: (0, 0)
+        return lambda: (0, 0, 0)
     return read

@@ -77,6 +77,7 @@ class Name(IntEnum):
     SYSTEM_IDLE_NS = 91  # summed over cores, since boot
     SYSTEM_IOWAIT_NS = 92
     WORKERS_RSS_BYTES = 93  # summed over the process's children
+    READ_CALLS = 95  # calls of read(2)
     CONTAINER_CPU_NS = 94  # used by the process's cgroup, where that has a quota
     GPU_UTILIZATION_PERCENT = 96  # NVML readings
     GPU_MEMORY_USED_BYTES = 97

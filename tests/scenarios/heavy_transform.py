@@ -1,10 +1,10 @@
-"""All cores denoise the same pictures again in every epoch.
+"""All cores denoise a crop of a photograph, another one each time, for every item.
 
-Planted: a median filter that gives the same result each time
+Planted: a median filter that could run once over the whole photograph
 Where:   return picture.filter(ImageFilter.MedianFilter(7))
 Verdict: data-preprocessing
 Rule:    data/heavy-preprocessing
-Cured:   --cured filters each picture once, before the training
+Cured:   --cured filters both photographs once, before the training
 """
 
 import argparse
@@ -31,22 +31,21 @@ def denoise(picture: Image.Image) -> Image.Image:
     return picture.filter(ImageFilter.MedianFilter(7))
 
 
-class Denoised(Dataset):
-    """Crops of two photographs, free of noise."""
+if args.cured:
+    photos = [denoise(photo) for photo in photos]
 
-    def __init__(self) -> None:
-        self.kept = [self.crop(index) for index in range(len(self))] if args.cured else None
+
+class Crops(Dataset):
+    """Crops of two photographs, free of noise."""
 
     def __len__(self) -> int:
         return 320
 
-    def crop(self, index: int) -> torch.Tensor:
-        left, top = 7 * index % 500, 5 * index % 300
-        picture = denoise(photos[index % 2].crop((left, top, left + 64, top + 64)))
-        return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
-
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        return self.kept[index] if self.kept else self.crop(index), index % 2
+        left, top = torch.randint(500, ()).item(), torch.randint(300, ()).item()
+        picture = photos[index % 2].crop((left, top, left + 64, top + 64))
+        picture = picture if args.cured else denoise(picture)
+        return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255, index % 2
 
 
 def block(inputs: int, outputs: int) -> nn.Sequential:
@@ -57,7 +56,7 @@ model = nn.Sequential(
     block(3, 24), block(24, 48), block(48, 48), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(48, 2)
 )
 optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-loader = DataLoader(Denoised(), batch_size=16, shuffle=True, num_workers=2, persistent_workers=True)
+loader = DataLoader(Crops(), batch_size=16, shuffle=True, num_workers=2, persistent_workers=True)
 
 for epoch in range(5):
     for pictures, labels in loader:

@@ -3,7 +3,7 @@
 Planted: JPEG files of 640 x 427 for a network that sees 64 x 64
 Where:   picture = Image.open(io.BytesIO(self.files[index])).convert("RGB").resize((64, 64))
 Verdict: data-preprocessing
-Rule:    data/
+Rule:    data/slow-decode
 Cured:   --cured stores the files at the size that is used
 """
 
@@ -28,7 +28,7 @@ images = Path(find_spec("sklearn").submodule_search_locations[0]) / "datasets" /
 
 
 class Photos(Dataset):
-    """JPEG files in memory."""
+    """JPEG files in memory; each item gets a tint of its own."""
 
     def __init__(self) -> None:
         self.files = []
@@ -44,7 +44,7 @@ class Photos(Dataset):
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         picture = Image.open(io.BytesIO(self.files[index])).convert("RGB").resize((64, 64))
-        return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255, index % 2
+        return torch.from_numpy(np.array(picture)).permute(2, 0, 1) / 255 + 0.1 * torch.randn(3, 1, 1), index % 2
 
 
 def block(inputs: int, outputs: int) -> nn.Sequential:
@@ -52,12 +52,12 @@ def block(inputs: int, outputs: int) -> nn.Sequential:
 
 
 model = nn.Sequential(
-    block(3, 64), block(64, 128), block(128, 96), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(96, 2)
+    block(3, 24), block(24, 48), block(48, 48), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(48, 2)
 )
 optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-loader = DataLoader(Photos(), batch_size=8, shuffle=True)
+loader = DataLoader(Photos(), batch_size=8, shuffle=True, num_workers=2, persistent_workers=True)
 
-for epoch in range(5):
+for epoch in range(10):
     for pictures, labels in loader:
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(model(pictures), labels)

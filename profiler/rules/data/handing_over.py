@@ -41,7 +41,13 @@ class HandingOver(Rule):
 
     id = "data/handing-over"
     bottleneck = Bottleneck.DATA_LOADING
-    explained_by = ("data/uneven-batches", "data/workers-restarted")
+    explained_by = (
+        "data/uneven-batches",
+        "data/workers-restarted",
+        "data/epoch-start",
+        "data/python-objects",
+        "data/slow-sampler",
+    )
     threshold = Threshold(0.05, "share of the step spent waiting for batches, without the start of the workers")
     times = Threshold(2.0, "wait for a step's batches, over what it costs to make them")
 

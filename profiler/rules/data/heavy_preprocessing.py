@@ -20,7 +20,7 @@ class HeavyPreprocessing(Rule):
     `data_wait` is above `threshold` of the step, and of the time to make a batch the computing in the data
     set's items is the largest part and at least `preprocess_share`. The hottest of the user's lines is
     named where the sampler saw it. It is folded under `data/too-few-workers` while idle cores can take the
-    work, and abstains when the workers were not observed.
+    work, and under the rules that know more of the work; it abstains when the workers were not observed.
 
     ## Fix
     At the hottest line: do what is the same in every epoch once and store its result; do the rest on fewer
@@ -38,17 +38,23 @@ class HeavyPreprocessing(Rule):
     id = "data/heavy-preprocessing"
     evidence = "training"
     bottleneck = Bottleneck.DATA_PREPROCESSING
-    explained_by = ("data/too-few-workers",)
+    explained_by = (
+        "data/too-few-workers",
+        "data/repeated-preprocessing",
+        "data/slow-decode",
+        "data/many-small-files",
+        "data/worker-threads",
+    )
     needs_device_times = False
     threshold = Threshold(0.05, "share of the step spent waiting for data")
-    preprocess_share = Threshold(0.4, "share of a batch's time spent computing in the data set's items")
+    preprocess_share = Threshold(0.4, "share of a batch's own time spent computing in the data set's items")
 
     def check(self, facts: Facts) -> Outcome:
         """Judge whether the items' CPU work holds the loop back."""
         supply = waits(facts, self.threshold.value)
         if not isinstance(supply, Supply):
             return self.abstain(supply) if supply else None
-        if supply.dominant != "preprocess" or supply.preprocess_ms < self.preprocess_share.value * supply.batch_ms:
+        if supply.dominant != "preprocess" or supply.preprocess_ms < self.preprocess_share.value * supply.own_ms:
             return None
         line = hottest(facts)
         part_ms = min(line.ms_per_step, supply.preprocess_ms) if line else supply.preprocess_ms

@@ -45,6 +45,7 @@ class SlowStorage(Rule):
     id = "data/slow-storage"
     evidence = "training"
     bottleneck = Bottleneck.DATA_LOADING
+    explained_by = ("data/many-small-files",)
     needs_device_times = False
     threshold = Threshold(0.05, "share of the step spent waiting for data")
     blocked_share = Threshold(0.5, "share of a batch's time spent blocked")

@@ -42,6 +42,11 @@ class Supply:
         return self.step_ms - self.wait_ms
 
     @property
+    def own_ms(self) -> float:
+        """Of a batch, without the time that its maker was ready and had no core."""
+        return self.load_ms + self.preprocess_ms + self.collate_ms
+
+    @property
     def site(self) -> Site | None:
         """Where the loader is made."""
         return self.loader.site if self.loader else None

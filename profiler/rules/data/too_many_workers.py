@@ -33,6 +33,7 @@ class TooManyWorkers(Rule):
 
     id = "data/too-many-workers"
     bottleneck = Bottleneck.DATA_PREPROCESSING
+    explained_by = ("data/worker-threads",)
     needs_device_times = False
     delay_share = Threshold(0.25, "share of a batch's time spent runnable without a core")
     idle_cores = Threshold(0.5, "idle cores above which the workers are not too many")

@@ -43,7 +43,7 @@ class UnevenBatches(Rule):
 
     id = "data/uneven-batches"
     bottleneck = Bottleneck.DATA_LOADING
-    explained_by = ("data/workers-restarted",)
+    explained_by = ("data/workers-restarted", "data/python-objects", "data/slow-sampler")
     needs_device_times = False
     threshold = Threshold(0.05, "share of the step spent waiting for batches, without the start of the workers")
     uneven = Threshold(2.0, "95th percentile of a batch's time over its mean")
