@@ -97,6 +97,7 @@ class Recompiling(Rule):
     """
 
     id = "compute/recompiling"
+    evidence = "training"
     bottleneck = Bottleneck.COMPUTE
     needs_device_times = False
     again = Threshold(3, "compilations beyond the expected ones, from which it is told")

@@ -36,6 +36,7 @@ class Denormals(Rule):
     """
 
     id = "compute/denormals"
+    evidence = "training"
     bottleneck = Bottleneck.COMPUTE
     share = Threshold(0.1, "share of the optimizer's numbers that are denormal")
     slowdown = Threshold(1.2, "times as long as ordinary numbers take, from which it matters")

@@ -36,6 +36,7 @@ class BiasBeforeNorm(Rule):
     """
 
     id = "compute/bias-before-norm"
+    evidence = "training"
     bottleneck = Bottleneck.COMPUTE
     needs_device_times = False
     layers = Threshold(2, "such layers below which nothing is said")
@@ -91,6 +92,7 @@ class FrozenPartsWithGradients(Rule):
     """
 
     id = "compute/frozen-parts-with-gradients"
+    evidence = "training"
     bottleneck = Bottleneck.COMPUTE
     needs_device_times = False
     part = Threshold(0.1, "share of the model's parameters that get gradients for nothing")

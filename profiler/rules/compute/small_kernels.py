@@ -47,6 +47,7 @@ class SmallKernels(Rule):
     """
 
     id = "compute/small-kernels"
+    evidence = "training"
     bottleneck = Bottleneck.COMPUTE
     needs_device_times = False
     explained_by = ("compute/compile-unused", "host/launch-bound")

@@ -32,6 +32,7 @@ class Threads(Rule):
     """
 
     id = "compute/threads"
+    evidence = "training"
     bottleneck = Bottleneck.COMPUTE
     arithmetic = Threshold(0.5, "share of the step in the model's arithmetic")
     few = Threshold(0.5, "threads for each core below which they are few")

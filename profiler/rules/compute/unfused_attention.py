@@ -43,6 +43,7 @@ class UnfusedAttention(Rule):
     """
 
     id = "compute/unfused-attention"
+    evidence = "training"
     bottleneck = Bottleneck.COMPUTE
     needs_device_times = False
     threshold = Threshold(0.08, "share of the step in attention's own operators")

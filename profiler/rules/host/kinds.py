@@ -43,7 +43,22 @@ class Kind:
         return bool(re.search(self.leaf, line.leaf)) or any(re.search(self.source, text) for text in texts)
 
 
+CLIPS = (  # a gradient's norm, or a gradient scaled by itself
+    r"\.grad\b[^=]*\.(norm|mul_|div_|clamp_|pow|square|abs|sum|copy_)\(|\b(norm|vector_norm)\([^)]*\.grad\b|"
+    r"\bclip_coef"
+)
+
 KINDS = (
+    Kind(
+        "clips gradients",
+        "Clip all gradients in one call.",
+        "torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0, foreach=True)",
+        0.2,
+        source=CLIPS,
+        everywhere=False,
+        bottleneck=Bottleneck.OPTIMIZER,
+        rule="optimizer/clip-by-loop",
+    ),
     Kind(
         "sleeps",
         "Remove the sleep.",

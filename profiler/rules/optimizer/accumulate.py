@@ -33,6 +33,7 @@ class Accumulate(Rule):
     """
 
     id = "optimizer/accumulate"
+    evidence = "training"
     bottleneck = Bottleneck.OPTIMIZER
     explained_by = ("optimizer/many-groups",)
     threshold = Threshold(0.5, "share of the step spent in the optimizer's step()")

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-import re
 
-from profiler.analysis.facts import Facts, LineTime
+from profiler.analysis.facts import Facts
 from profiler.rules.base import Bottleneck, Fix, Gain, Outcome, Rule, Threshold
 from profiler.rules.evidence import step_ms, worth
+from profiler.rules.host.kinds import kind_of
 from profiler.rules.optimizer.for_loop import SMALL
 from profiler.rules.phrases import ms, number, percent, place
 
-CLIPS = (
-    r"\.grad\b[^=]*\.(norm|mul_|div_|clamp_|pow|square|abs|sum|copy_)\(|\b(norm|vector_norm)\([^)]*\.grad\b|\bclip_coef"
-)
 CLIP_US = (2.8, 4.0)  # clip_grad_norm_(foreach=True) takes for each small tensor (measured, see the docstring)
 
 
@@ -41,6 +38,7 @@ class ClipByLoop(Rule):
     """
 
     id = "optimizer/clip-by-loop"
+    evidence = "training"
     bottleneck = Bottleneck.OPTIMIZER
     threshold = Threshold(0.05, "share of the step spent at such lines")
     samples = Threshold(8, "samples of such lines below which they are not judged")
@@ -48,7 +46,7 @@ class ClipByLoop(Rule):
     def check(self, facts: Facts) -> Outcome:
         """Judge lines that clip gradients one by one."""
         stage, whole = facts.stages.get("other"), step_ms(facts)
-        lines = [line for line in stage.lines if clips(line)] if stage else []
+        lines = [line for line in stage.lines if kind_of(line).rule == self.id] if stage else []
         took = sum(line.ms_per_step for line in lines)
         if not lines or took < self.threshold.value * whole:
             return None
@@ -66,7 +64,7 @@ class ClipByLoop(Rule):
         if seen < self.samples.value:
             return self.abstain("too few samples of the lines that clip gradients were taken")
         error = min(0.3, 1 / math.sqrt(seen))
-        line = max(lines, key=lambda line: line.ms_per_step)
+        line = min(lines, key=lambda line: (line.site.file, line.site.line))  # where the loop begins
         return self.finding(
             title=(
                 f"clipping gradients in a loop takes {percent(took / whole)} of each {ms(whole)} step: "
@@ -86,8 +84,3 @@ class ClipByLoop(Rule):
             gain=Gain.of(whole, worst - error * took, best + error / 2 * took),
             step_ms=whole,
         )
-
-
-def clips(line: LineTime) -> bool:
-    """Whether a line takes gradients' norms or scales gradients one by one."""
-    return bool(re.search(CLIPS, line.source.split("#", 1)[0]))

@@ -38,6 +38,7 @@ class ManyGroups(Rule):
     """
 
     id = "optimizer/many-groups"
+    evidence = "training"
     bottleneck = Bottleneck.OPTIMIZER
     threshold = Threshold(0.05, "share of the step spent in the optimizer's step()")
     groups = Threshold(20, "parameter groups below which their number is no matter")

@@ -35,6 +35,7 @@ class Scaler(Rule):
     """
 
     id = "optimizer/scaler"
+    evidence = "training"
     bottleneck = Bottleneck.OPTIMIZER
     threshold = Threshold(0.05, "share of the step spent in GradScaler's calls")
 

@@ -34,6 +34,7 @@ class Scheduler(Rule):
     """
 
     id = "optimizer/scheduler"
+    evidence = "training"
     bottleneck = Bottleneck.OPTIMIZER
     explained_by = ("optimizer/many-groups",)
     threshold = Threshold(0.05, "share of the step spent in learning-rate schedulers")

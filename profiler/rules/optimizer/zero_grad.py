@@ -36,6 +36,7 @@ class ZeroGrad(Rule):
     """
 
     id = "optimizer/zero-grad"
+    evidence = "training"
     bottleneck = Bottleneck.OPTIMIZER
     threshold = Threshold(0.05, "share of the step spent in zero_grad")
 
