@@ -28,6 +28,7 @@ from profiler.report.device.charts import device_charts
 from profiler.report.device.section import device_section
 from profiler.report.page import environment, page_values
 from profiler.report.part import Part
+from profiler.report.ranks.section import ranks_section
 from profiler.report.summary import notices
 from profiler.rules.verdict import Result
 
@@ -75,6 +76,7 @@ def render_html(result: Result) -> str:
             overhead_text=wording.overhead(facts),
             has_memory=_has_memory(facts.memory),
             device=device_section(facts),
+            ranks=ranks_section(facts),
             **page_values(figures),
         )
     )

@@ -19,8 +19,11 @@ from rich.text import Text
 
 from profiler.analysis.device_facts import DeviceFacts
 from profiler.analysis.facts import Facts
+from profiler.analysis.rank_facts import RanksFacts
 from profiler.report import palette, wording
 from profiler.report.device.section import idle_shares, sentence
+from profiler.report.ranks.section import alarm
+from profiler.report.ranks.section import sentences as ranks_sentences
 from profiler.report.runs import RunLine
 from profiler.report.summary import notices
 from profiler.report.wording import printable
@@ -47,6 +50,8 @@ def print_result(result: Result, console: Console, report: Path | None = None) -
         blocks += ["", _step(facts, width, ascii_only=console.options.ascii_only)]
     if facts.device is not None:
         blocks += ["", _device(facts.device)]
+    if facts.ranks is not None:
+        blocks += ["", _ranks(facts.ranks)]
     if findings:
         blocks += ["", top_finding(findings[0], facts)]
     blocks += ["", _rest(result, report)]
@@ -124,6 +129,14 @@ def _device(device: DeviceFacts) -> Text:
     if device.collectives_ms:
         exposed = wording.ms(device.collectives_exposed_ms)
         text.append(f" Collectives {wording.ms(device.collectives_ms)}, {exposed} of it exposed.")
+    return text
+
+
+def _ranks(ranks: RanksFacts) -> Text:
+    """The job in a few sentences, what stopped it first."""
+    stopped = alarm(ranks)
+    text = Text.assemble(("Ranks  ", "bold"), (f"{printable(stopped)} " if stopped else "", "bold red"))
+    text.append(printable(" ".join(ranks_sentences(ranks))))
     return text
 
 
