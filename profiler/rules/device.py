@@ -32,6 +32,7 @@ class PerStep:
     idle_ms: dict[str, float] | None  # by cause; None: means nothing here
     waited_ms: float  # the host was blocked while the device worked
     starved_ms: float  # the host was blocked while the device had nothing to do
+    copies_alone_ms: float  # copies between host and device while no kernel ran
     behind: bool  # the device is behind the host by much of a step, or hardly ever idle
 
     @property
@@ -77,6 +78,7 @@ def per_step(facts: Facts) -> PerStep | str:
         idle_ms=idle_ms,
         waited_ms=_waits(device, "waited_ms", max(0.0, device.sync_ms - device.sync_starved_ms)),
         starved_ms=_waits(device, "starved_ms", device.sync_starved_ms),
+        copies_alone_ms=sum(step.exposed_copies_ms for step in device.steps) / steps,
         behind=delay_ms >= BEHIND_SHARE * whole or hardly_idle,
     )
 

@@ -26,9 +26,10 @@ def device(
     kernels: tuple[KernelFacts, ...] = (),
     syncs: tuple[SyncCall, ...] = (),
     copies: dict[str, CopyFacts] | None = None,
+    copies_ms: float = 0.0,
     **changes: Any,
 ) -> DeviceFacts:
-    """Ten steps of 100 ms, in each of which the device is busy and idle for so long; the rest are totals."""
+    """Ten steps of 100 ms, the device busy, idle and copying alone for so long in each; the rest are totals."""
     idle = {"host": 100.0 - busy_ms} if idle_ms is None else idle_ms
     families: dict[str, KernelFacts] = {}
     for it in kernels:
@@ -59,7 +60,9 @@ def device(
         kernels=kernels,
         launch_delay_us=40_000.0 if busy_ms >= 90 else 8.0,
         queue_depth=100.0 if busy_ms >= 90 else 1.0,
-        steps=tuple(DeviceStep(number, 100.0, busy_ms, dict(idle)) for number in range(STEPS)),
+        steps=tuple(
+            DeviceStep(number, 100.0, busy_ms, dict(idle), exposed_copies_ms=copies_ms) for number in range(STEPS)
+        ),
     )
     return replace(made, **changes)
 

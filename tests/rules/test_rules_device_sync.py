@@ -124,7 +124,7 @@ def test_lines_that_wait_by_what_they_call_cost_no_more_than_the_device_is_idle(
 
 def pageable(ms=33.0, busy=70.0, **changes):
     copies = {"h2d_pageable": CopyFacts(20, ms, 1156 * MIB // 10)}
-    return device(busy, kernel_ms=10 * busy - ms, copies=copies, **changes)
+    return device(busy, copies_ms=ms / 10, copies=copies, **changes)
 
 
 def test_pageable_memory_is_to_be_pinned_where_the_loader_is_made():
@@ -161,13 +161,13 @@ def test_a_pinned_batch_that_holds_the_host_is_to_be_copied_without_blocking():
 
 def test_copies_that_nothing_hides_are_to_run_beside_the_step_before():
     copies = {"h2d_pinned": CopyFacts(20, 100.0, 1000 * MIB)}
-    alone = on_device(device(90.0, copies=copies, kernel_ms=810.0))
+    alone = on_device(device(90.0, copies=copies, copies_ms=9.0))
     finding = found(NoOverlap, alone)
     assert "copies batches and computes nothing for 9.0 %" in finding.title
     assert (finding.gain.step_ms_low, finding.gain.step_ms_high) == pytest.approx((91.0, 94.6))
-    assert NoOverlap().check(on_device(device(90.0, copies=copies, kernel_ms=880.0))) is None
+    assert NoOverlap().check(on_device(device(90.0, copies=copies, copies_ms=2.0))) is None
     small = {"h2d_pinned": CopyFacts(2000, 100.0, MIB)}
-    assert NoOverlap().check(on_device(device(90.0, copies=small, kernel_ms=810.0))) is None
+    assert NoOverlap().check(on_device(device(90.0, copies=small, copies_ms=9.0))) is None
 
 
 def test_pageable_memory_explains_that_copies_do_not_overlap():
@@ -197,7 +197,7 @@ def image(from_bytes):
 
 def test_floats_that_were_bytes_are_to_be_copied_as_bytes():
     copies = {"h2d_pinned": CopyFacts(20, 120.0, 1000 * MIB)}
-    wide = device(90.0, copies=copies, kernel_ms=780.0)
+    wide = device(90.0, copies=copies, copies_ms=12.0)
     finding = found(WideDtype, on_device(wide, loader=image(True)))
     assert finding.title == "images are copied as float32, 18.4 MiB a batch, where bytes would be 4.6 MiB"
     assert finding.gain.step_ms_low == pytest.approx(91.0, abs=0.01)

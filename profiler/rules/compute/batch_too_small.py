@@ -14,6 +14,7 @@ ALL = (
     r"^aten::(?!view|_unsafe_view|reshape|t$|transpose|permute|expand|slice|select|unsqueeze|squeeze|as_strided|detach)"
 )
 STAGES = ("forward", "backward")
+LEAST_KERNELS = 50  # a step, below which it is no training of a model
 ARITHMETIC = 0.5  # share of the step in the model's arithmetic, below which something else is to be said
 
 
@@ -72,7 +73,7 @@ class BatchTooSmall(Rule):
 
     def _on_device(self, facts: Facts, device: DeviceFacts, step: PerStep) -> Outcome:
         idle, kernels = step.idle_by("host"), device.kernel_count
-        if not kernels or step.idle_ms is None or idle < self.idle.value * step.step_ms:
+        if kernels < LEAST_KERNELS * step.steps or step.idle_ms is None or idle < self.idle.value * step.step_ms:
             return None
         mean_us = 1000 * device.kernel_sum_ms / kernels
         memory = facts.memory

@@ -6,7 +6,7 @@ from profiler.analysis.device_facts import DeviceFacts
 from profiler.analysis.facts import Facts, RootSettings
 from profiler.rules.base import Bottleneck, Fix, Gain, Outcome, Rule, Severity, Threshold
 from profiler.rules.device import families_ms, generation, per_step
-from profiler.rules.evidence import HOST_TIMES, arithmetic_share, host_times, step_ms, worth
+from profiler.rules.evidence import HOST_TIMES, WORTH_SHARE, arithmetic_share, host_times, step_ms
 from profiler.rules.phrases import ms, percent
 
 PRODUCTS = ("gemm", "convolution", "attention")
@@ -109,7 +109,7 @@ class MixedPrecision(Rule):
             for left, kept in zip(PRODUCTS_LEFT[::-1], MOVED_LEFT[::-1], strict=True)
         )
         model = max(facts.settings.roots, key=lambda root: root.parameters, default=None)
-        gain = Gain.of(step.step_ms, low, high) if worth(facts, high) else None
+        gain = Gain.of(step.step_ms, low, high) if high >= WORTH_SHARE * step.step_ms else None
         return self.finding(
             title=(
                 f"no kernel ran on tensor cores, and products and convolutions take "

@@ -156,7 +156,6 @@ class NoOverlap(DeviceRule):
     """
 
     id = "transfer/no-overlap"
-    evidence = "trace"
     bottleneck = Bottleneck.HOST_TO_DEVICE
     explained_by = ("transfer/pageable-memory", "transfer/blocking-copies")
     threshold = Threshold(0.03, "share of the step in which the device copies and computes nothing")
@@ -170,7 +169,7 @@ class NoOverlap(DeviceRule):
         known = [fact.bytes for fact in copies if fact.bytes is not None]
         if known and sum(known) < SMALL_COPY * sum(fact.count for fact in copies):
             return None
-        alone = min(took, max(0.0, device.busy_ms - device.kernel_ms) / step.steps)
+        alone = min(took, step.copies_alone_ms)
         if alone < self.threshold.value * step.step_ms or not worth(facts, alone):
             return None
         return self.finding(

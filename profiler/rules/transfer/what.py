@@ -127,8 +127,7 @@ class WideDtype(DeviceRule):
         width = 4 if wide[0].get("dtype") == "float32" else 2
         of_copies = took * bytes_now / total
         saves = of_copies * (1 - 1 / width)
-        alone = max(0.0, device.busy_ms - device.kernel_ms) / step.steps
-        saves = min(saves, alone + step.waited_ms)
+        saves = min(saves, step.copies_alone_ms + step.waited_ms)
         if not worth(facts, saves):
             return None
         return self.finding(
