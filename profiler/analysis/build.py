@@ -7,7 +7,7 @@ Out: `Facts`. This is where the analysis touches files: what it calls are plain 
 from __future__ import annotations
 
 import linecache
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from profiler.analysis.machine import machine_of
 from profiler.analysis.measured import Measured, measured_steps
 from profiler.analysis.memory import memory_facts
 from profiler.analysis.notices import missing_steps, notices_of
-from profiler.analysis.ranks.job import Read, is_job, read_job
+from profiler.analysis.rank_facts import RankFacts
+from profiler.analysis.ranks.job import Read, is_job, read_job, reduced
 from profiler.analysis.settings import settings_of
 from profiler.analysis.spans import span_facts
 from profiler.analysis.stages import call_sites, stage_facts
@@ -58,17 +59,34 @@ def read_facts(run_dir: Path) -> Facts:
     directories = layout.process_directories(run_dir)
     if run_json is None and not processes and not directories:
         raise ProfError(f"{run_dir} holds no recorded events: it is not the folder of a run, or its record is gone.")
-
-    def read_one(directory: Path) -> Read:
-        training = _read_training(directory, processes)
-        facts = _facts(run_dir, run_json or {}, processes, [training], linecache.getline)
-        return Read(facts, training.folded, training.notes)
-
-    job = read_job(directories, read_one) if is_job(directories) else None
+    job = read_job(directories, _reader(run_dir, run_json or {}, processes)) if is_job(directories) else None
     if job is not None:
         return job
     trainings = [_read_training(directory, processes) for directory in directories]
     return _facts(run_dir, run_json or {}, processes, trainings, linecache.getline)
+
+
+def reduce_ranks(run_dir: Path, host: str | None = None, rank: int | None = None) -> dict[Path, RankFacts]:
+    """Reduce the ranks of a run to what merging reads, where that was not done; those of a host, or one, if given."""
+    read_one = _reader(run_dir, reader.read_json(run_dir / layout.RUN_JSON) or {}, reader.read_processes(run_dir))
+    directories = layout.process_directories(run_dir)
+    if rank is not None:
+        directories = [each for each in directories if each.parent == layout.rank_directory(run_dir, rank)]
+    found = {directory: reduced(directory, read_one) for directory in directories}
+    return {each: facts for each, facts in found.items() if facts and (host is None or facts.host == host)}
+
+
+def _reader(
+    run_dir: Path, run_json: Mapping[str, Any], processes: Mapping[int, Mapping[str, Any]]
+) -> Callable[[Path], Read]:
+    """How one training process of a run is read by itself."""
+
+    def read_one(directory: Path) -> Read:
+        training = _read_training(directory, processes)
+        facts = _facts(run_dir, run_json, processes, [training], linecache.getline)
+        return Read(facts, training.folded, training.notes)
+
+    return read_one
 
 
 def _read_training(directory: Path, processes: Mapping[int, Mapping[str, Any]]) -> Training:

@@ -88,12 +88,16 @@ def launch(
     run: Path,
     options: dict[str, Any],
     while_running: Callable[[], None] | None = None,
+    about: Path | None = None,
 ) -> Outcome:
     """Run `command` to its end. `while_running` is called about once a second meanwhile.
 
+    What ran is said in `about`, or in the run's folder.
+
     Raises ProfError when the command cannot be started.
     """
-    write_run_json(run, **_who(command), started_unix_s=time.time())
+    about = about or run
+    write_run_json(about, **_who(command), started_unix_s=time.time())
     began = time.monotonic()
     with _own_signals():
         try:
@@ -104,7 +108,7 @@ def launch(
     outcome = Outcome(child.returncode, time.monotonic() - began)
     with contextlib.suppress(OSError):
         write_run_json(
-            run,
+            about,
             ended_unix_s=time.time(),
             duration_s=outcome.duration_s,
             exit_code=outcome.exit_code,

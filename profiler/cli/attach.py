@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import socket
+import time
 from pathlib import Path
 
 import click
@@ -11,14 +14,18 @@ from profiler.analysis.follow import follow
 from profiler.capture import launcher
 from profiler.config import Config, load_config
 from profiler.errors import ProfError
+from profiler.record.job_folder import Part, about, join_run, part_of_job, still_running
+from profiler.record.layout import RUN_JSON
 from profiler.record.run_folder import create_run
 
+_WAIT_FOR_OTHERS_S = 1.5  # of a job's other parts, once ours has ended
 _EPILOG = """\b
 Examples:
   prof attach train.py --epochs 3
   prof attach --name baseline train.py
   prof attach -m package.train --lr 3e-4
   prof attach -- torchrun --nproc-per-node 2 train.py
+  srun prof attach train.py           one folder and one report for all ranks
   prof attach -- bash run.sh
 
 Everything after the script is the script's. PROF_DISABLE=1 runs it with no recording at all.
@@ -79,14 +86,50 @@ def command(
     config = load_config(
         Path.cwd(), {"output": output, "quiet": quiet, "deep": deep, "report": False if no_report else None}
     )
-    run = create_run(Path(config.output), name, launcher.script_name(words, module))
+    part = part_of_job(os.environ)
+    stem = launcher.script_name(words, module)
+    run = (
+        create_run(Path(config.output), name, stem) if part is None else join_run(Path(config.output), name, stem, part)
+    )
     follower = _Follower(run)
-    outcome = launcher.launch(run_command, run, {**launcher.options_of(config), "followed": True}, follower.tick)
+    options = {**launcher.options_of(config), "followed": True}
+    outcome = launcher.launch(run_command, run, options, follower.tick, about(run, part) if part else None)
+    if part is not None and not _ended_last(run, part, outcome):
+        launcher.leave_as(outcome)
     if config.report:
         _report(run, config, outcome, open_report)
     elif not config.quiet:
         click.echo(f"prof: recorded in {run}; `prof report {run}` renders it.", err=True)
     launcher.leave_as(outcome)
+
+
+def _ended_last(run: Path, part: Part, outcome: launcher.Outcome) -> bool:
+    """Reduce this part's ranks; whether this is the part that reports on the job.
+
+    That is part 0, which waits a moment for the others to end.
+    """
+    if part.number == 0:
+        shutil.copyfile(about(run, part) / RUN_JSON, run / RUN_JSON)
+        until_s = time.monotonic() + _WAIT_FOR_OTHERS_S
+        while still_running(run, part.count) and time.monotonic() < until_s:
+            time.sleep(0.05)
+        running = still_running(run, part.count)
+        if running:
+            click.echo(
+                f"prof: {running} of {part.count} parts of the job have not ended; `prof report {run}` reads all.",
+                err=True,
+            )
+        return True
+    try:
+        from profiler.analysis.build import reduce_ranks
+
+        rank = os.environ.get("RANK", "")
+        reduce_ranks(run, host=socket.gethostname(), rank=int(rank) if rank.isdigit() else None)
+    except Exception as error:
+        click.echo(f"prof: this rank could not be reduced ({error}); whoever reports does it.", err=True)
+    if not about(run, Part(0, part.count, part.job)).exists():
+        click.echo(f"prof: recorded in {run}; `prof merge` brings it together with the folder of rank 0.", err=True)
+    return False
 
 
 class _Follower:

@@ -15,6 +15,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("profiler.cli.attach", "The same as attach."),
     "trace": ("profiler.cli.trace", "Judge traces that torch.profiler recorded."),
     "report": ("profiler.cli.report", "Render a recorded run again."),
+    "merge": ("profiler.cli.merge", "Bring the folders of a job's hosts together."),
     "list": ("profiler.cli.list", "Show the runs that were recorded."),
     "memory": ("profiler.cli.memory", "Explain a snapshot of a CUDA device's memory."),
     "plan": ("profiler.cli.plan", "Will it fit, how long will it take, what will it cost."),

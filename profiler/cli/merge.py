@@ -1,0 +1,37 @@
+"""`prof merge DIR…`: one report of a job whose hosts wrote folders of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, metavar="DIR...")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the merged run.")
+@click.option("--quiet", is_flag=True, help="Write the files and print nothing.")
+def command(runs: tuple[str, ...], output: Path | None, quiet: bool) -> None:
+    """Bring the run folders of a job's hosts together, and report on all ranks.
+
+    Only what each rank was reduced to is taken over: some kilobytes a rank. A folder whose ranks were not reduced
+    yet is, first.
+
+    \b
+    prof merge node-0/train node-1/train -o reports/train
+    """
+    from profiler.config import load_config
+    from profiler.report.merged import merge_runs
+    from profiler.report.pipeline import make_report
+    from profiler.report.runs import find_run
+
+    base = Path(load_config(Path.cwd()).output)
+    folders = [find_run(run, base) for run in runs]
+    merged = merge_runs(folders, output or base / f"{folders[0].name}-merged")
+    report = make_report(merged)
+    if not quiet:
+        from rich.console import Console
+
+        from profiler.report.terminal import print_result
+
+        print_result(report.result, Console(), report.paths.html)

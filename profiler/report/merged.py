@@ -1,0 +1,52 @@
+"""Make one run folder of several that hold ranks of one job.
+
+In:  run folders, as hosts wrote them.
+Out: a folder with what each rank was reduced to; its report is made like any other's.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from profiler.analysis.build import reduce_ranks
+from profiler.errors import ProfError
+from profiler.record import layout, reader
+from profiler.record.run_folder import write_run_json
+
+_KEPT = (layout.RANK_JSON, layout.FACTS_JSON)
+
+
+def merge_runs(folders: Sequence[Path], output: Path) -> Path:
+    """Gather the ranks of all folders. Raises ProfError when two hold the same rank, or none holds any."""
+    if output.exists() and any(output.iterdir()) and output not in folders:
+        raise ProfError(f"{output} is not empty: give another folder with --output.")
+    found: dict[int, Path] = {}
+    for folder in folders:
+        ranks = reduce_ranks(folder)
+        if not ranks:
+            raise ProfError(f"{folder} holds no rank of a job: a run of one process is rendered by `prof report`.")
+        for directory, rank in ranks.items():
+            known = found.get(rank.rank)
+            if known is not None and known.parents[1] != directory.parents[1] and rank.steps:
+                raise ProfError(
+                    f"rank {rank.rank} is in {known.parents[1]} and in {folder}: these folders are not of one job."
+                )
+            found.setdefault(rank.rank, directory)
+            _take(directory, output / directory.parent.name / directory.name)
+    first = min(found)
+    about = reader.read_json(found[first].parents[1] / layout.RUN_JSON) or {}
+    write_run_json(output, **{**about, "name": output.name, "merged_from": [str(folder) for folder in folders]})
+    return output
+
+
+def _take(directory: Path, target: Path) -> None:
+    if directory == target:
+        return
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        for name in _KEPT:
+            shutil.copyfile(directory / name, target / name)
+    except OSError as error:
+        raise ProfError(f"{directory} could not be brought to {target}: {error.strerror or error}.") from error
