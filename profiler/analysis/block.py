@@ -106,7 +106,7 @@ def process(events: Events, carry: Carry, said: Said, final: bool) -> Block | No
     end = _consumed(shape, built, cuts.at, carry, final)
     if end is None:
         return None
-    label = _with_losses(built, said.loss_roots)
+    label = with_losses(built, said.loss_roots)
     return _assemble(events, raw, place, built, shape, cuts, label, end, carry, final)
 
 
@@ -131,7 +131,7 @@ def _consumed(shape: Loop, built: Stack, at: Ints, carry: Carry, final: bool) ->
     return shape.decided if shape.decided > built.entries else None
 
 
-def _with_losses(built: Stack, loss_roots: frozenset[int]) -> Labels:
+def with_losses(built: Stack, loss_roots: frozenset[int]) -> Labels:
     """Give the time between a forward with gradients and its backward to the loss.
 
     Functional losses have no hook: what runs there, with nothing but forwards and zero_grad in between, is one.

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from profiler.analysis import timeline as drawing
+from profiler.analysis.excerpts import live_excerpts
 from profiler.analysis.facts import Facts, Overhead, RunFacts
 from profiler.analysis.fold import collect
 from profiler.analysis.folded import Folded
@@ -181,6 +182,7 @@ def _facts(
         not_measured=not_measured,
         notices=notices_of(training, trainings),
         root=str(run_json.get("cwd") or ""),
+        excerpts=live_excerpts(folded, measured, notes, training.pid, began_ns),
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from profiler.analysis.device_facts import DeviceFacts
+from profiler.analysis.excerpt import StepExcerpt
 from profiler.analysis.rank_facts import RanksFacts
 from profiler.analysis.site import Site
 from profiler.analysis.snapshot_facts import SnapshotFacts
@@ -343,6 +344,7 @@ class Facts:
     trace: TraceFacts | None = None  # None: a run of ours
     ranks: RanksFacts | None = None  # None: one rank. The other facts are then those of the typical rank
     snapshot: SnapshotFacts | None = None  # of torch's allocator; None: none was taken
+    excerpts: tuple[StepExcerpt, ...] = ()  # a typical and a slow step in full, where a recording holds them
 
     def stage_ms(self, name: str) -> float:
         """Mean milliseconds of a stage per step; 0 when the stage was not measured."""

@@ -62,12 +62,8 @@ def collect(process_dir: Path, final: bool, block_events: int = BLOCK_EVENTS) ->
     """What `fold` would write, without writing it."""
     state = folded.load(process_dir / layout.FOLDED)
     notes = reader.read_notes(process_dir)[0]
-    names = {
-        int(note["id"]): str(note["name"])
-        for note in reader.of_kind(notes, "stage_name")
-        if isinstance(note.get("id"), int)
-    }
-    said = Said(user_labels(names), _loss_roots(notes))
+    names = stage_names(notes)
+    said = Said(user_labels(names), loss_roots(notes))
     tapes = layout.tapes(process_dir)
     if not state.stream:
         state.stream = training_stream(tapes)
@@ -264,10 +260,16 @@ def _trained(paths: list[Path]) -> tuple[int, int, int]:
     return steps, backwards, total
 
 
-def _loss_roots(notes: Iterable[dict[str, Any]]) -> frozenset[int]:
+def loss_roots(notes: Iterable[dict[str, Any]]) -> frozenset[int]:
     """The roots that were seen to return the loss itself."""
     outputs = reader.of_kind(notes, "root_output")
     return frozenset(note["id"] for note in outputs if note.get("has_loss") and isinstance(note.get("id"), int))
+
+
+def stage_names(notes: Iterable[dict[str, Any]]) -> dict[int, str]:
+    """Names of the user's own stages, by the numbers that events give them."""
+    found = reader.of_kind(notes, "stage_name")
+    return {int(note["id"]): str(note["name"]) for note in found if isinstance(note.get("id"), int)}
 
 
 def user_labels(names: Mapping[int, str]) -> dict[int, int]:

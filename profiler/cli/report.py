@@ -14,7 +14,13 @@ import click
 @click.option("--open", "open_it", is_flag=True, help="Open the HTML report in a browser.")
 @click.option("--quiet", is_flag=True, help="Write the files and print nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON instead.")
-def command(run: str, open_it: bool, quiet: bool, as_json: bool) -> None:
+@click.option(
+    "--export",
+    type=(click.Choice(["perfetto", "chrome"]), click.Path(path_type=Path, dir_okay=False)),
+    metavar="perfetto|chrome FILE",
+    help="Write a typical and a slow step for a trace viewer.",
+)
+def command(run: str, open_it: bool, quiet: bool, as_json: bool, export: tuple[str, Path] | None) -> None:
     """Render a recorded run again.
 
     RUN is a run's folder, or its name under ./reports. Of a run that was killed, what it recorded is shown.
@@ -22,6 +28,7 @@ def command(run: str, open_it: bool, quiet: bool, as_json: bool) -> None:
     \b
     prof report my-run --open
     prof report my-run --json | jq .verdict
+    prof report my-run --export perfetto steps.json
     """
     from profiler.config import load_config
     from profiler.report.pipeline import has_record, make_report
@@ -32,6 +39,10 @@ def command(run: str, open_it: bool, quiet: bool, as_json: bool) -> None:
         _print_kept_summary(run_dir)
         return
     report = make_report(run_dir)
+    if export is not None:
+        from profiler.report.export.chrome import export_steps
+
+        export_steps(report.result.facts, export[1], str(run_dir))
     if as_json:
         from profiler.report.summary import summary
 

@@ -15,8 +15,20 @@ import click
 @click.option("--open", "open_it", is_flag=True, help="Open the HTML report in a browser.")
 @click.option("--quiet", is_flag=True, help="Write the files and print nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON instead.")
+@click.option(
+    "--export",
+    type=(click.Choice(["perfetto", "chrome"]), click.Path(path_type=Path, dir_okay=False)),
+    metavar="perfetto|chrome FILE",
+    help="Write a typical and a slow step for a trace viewer.",
+)
 def command(
-    files: tuple[Path, ...], output: str | None, name: str | None, open_it: bool, quiet: bool, as_json: bool
+    files: tuple[Path, ...],
+    output: str | None,
+    name: str | None,
+    open_it: bool,
+    quiet: bool,
+    as_json: bool,
+    export: tuple[str, Path] | None,
 ) -> None:
     """Say where the time of a recorded training goes, and what holds it back.
 
@@ -27,6 +39,7 @@ def command(
     prof trace worker0.pt.trace.json.gz
     prof trace logs/my-run/ --open
     prof trace rank-*.json.gz --name slow-job
+    prof trace huge.json.gz --export perfetto steps.json
     """
     from profiler.analysis.trace.many import trace_files
     from profiler.config import load_config
@@ -43,6 +56,10 @@ def command(
         _leave_none_behind(run)
         raise
     write_run_json(run, traces=[str(path.resolve()) for path in found])
+    if export is not None:
+        from profiler.report.export.chrome import export_steps
+
+        export_steps(report.result.facts, export[1], str(found[0]))
     if as_json:
         from profiler.report.summary import summary, summary_bytes
 

@@ -26,6 +26,7 @@ from profiler.analysis.site import Site
 from profiler.report import charts, palette, wording
 from profiler.report.device.charts import device_charts
 from profiler.report.device.section import device_section
+from profiler.report.excerpts import excerpt_charts, swatches
 from profiler.report.page import environment, page_values
 from profiler.report.part import Part
 from profiler.report.ranks.section import ranks_section
@@ -77,6 +78,7 @@ def render_html(result: Result) -> str:
             has_memory=_has_memory(facts.memory),
             device=device_section(facts),
             ranks=ranks_section(facts),
+            swatches=swatches,
             **page_values(figures),
         )
     )
@@ -90,7 +92,7 @@ def _charts(facts: Facts) -> dict[str, charts.Chart]:
         "memory": charts.memory(facts.memory),
         **device_charts(facts.device),
     }
-    return {name: chart for name, chart in made.items() if chart is not None}
+    return {name: chart for name, chart in made.items() if chart is not None} | excerpt_charts(facts.excerpts)
 
 
 def _stage_parts(facts: Facts) -> list[Part]:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from sample_base import HOSTILE, TRAIN, data_bound, histogram, stage, timeline
 
 from profiler.analysis.device_facts import CollectiveFacts, CopyFacts, DeviceFacts, DeviceStep, KernelFacts, SyncCall
+from profiler.analysis.excerpt import CALLS, DEVICE, OPERATORS, STAGES, ExcerptRow, StepExcerpt
 from profiler.analysis.site import Site
 from profiler.rules.base import Bottleneck, Severity
 from profiler.rules.verdict import Judgement, Result, Verdict
@@ -86,6 +87,26 @@ def device_facts() -> DeviceFacts:
     )
 
 
+def excerpt(index: int, what: str, wall_ms: float, name: str = "aten::mm", kernel: str = GEMM) -> StepExcerpt:
+    """A step of four stages, many operators and more kernels."""
+    dice = random.Random(index)
+    quarter = wall_ms * 250
+    stages = ("data_wait", "forward", "backward", "optimizer")
+    starts = [number * quarter / 100 for number in range(400)]
+    families = tuple(dice.choice(["gemm", "elementwise", "reduction", "h2d_pinned"]) for _ in starts)
+    lengths = tuple(dice.uniform(0.2, 0.9) * quarter / 100 for _ in starts)
+    rows = (
+        ExcerptRow(
+            "stages", STAGES, "host", tuple(n * quarter for n in range(4)), (quarter,) * 4, ("step",) * 4, stages
+        ),
+        ExcerptRow("operators", OPERATORS, "host", tuple(starts), lengths, (name,) * 400, ("",) * 400),
+        ExcerptRow("waits", CALLS, "host", (quarter,), (quarter / 3,), ("cudaStreamSynchronize",), ("",)),
+        ExcerptRow("stream 7", DEVICE, "device 0", tuple(starts), lengths, (kernel,) * 400, families),
+        ExcerptRow("stream 21", DEVICE, "device 0", (quarter * 2,), (quarter,), (kernel,), ("collective",)),
+    )
+    return StepExcerpt(index, what, index * 77.5, wall_ms, rows)
+
+
 def gpu_trace() -> Result:
     """A trace that somebody brought."""
     base = data_bound()
@@ -133,6 +154,7 @@ def gpu_trace() -> Result:
         operators=(),
         not_measured={"memory": "the trace has no memory events", "workers": "a trace does not show them"},
         device=device_facts(),
+        excerpts=(excerpt(2, "typical", 76.9), excerpt(5, "slow", 96.2)),
     )
     verdict = Verdict(
         Bottleneck.COMMUNICATION,
@@ -164,7 +186,7 @@ def gpu_window() -> Result:
         syncs=(),
         memory_timeline=(),
     )
-    facts = replace(base.facts, device=device, histogram=histogram(77.0, 2.0, 6000))
+    facts = replace(base.facts, device=device, histogram=histogram(77.0, 2.0, 6000), excerpts=())
     return Result(facts, base.judgement)
 
 
@@ -201,7 +223,14 @@ def hostile_device() -> Result:
         syncs=(SyncCall(bad, bad, bad, 1, 1.0, 0.5, site),),
         stages_ms={bad: 1.0},
     )
-    return Result(replace(base.facts, device=device), base.judgement)
+    attacked = replace(
+        excerpt(1, bad, 77.0, bad, bad), rows=(*excerpt(1, bad, 77.0, bad, bad).rows, _attacked_row(bad))
+    )
+    return Result(replace(base.facts, device=device, excerpts=(attacked,)), base.judgement)
+
+
+def _attacked_row(bad: str) -> ExcerptRow:
+    return ExcerptRow(bad, DEVICE, bad, (0.0,), (5000.0,), (bad,), (bad,))
 
 
 ALL = {

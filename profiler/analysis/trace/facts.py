@@ -7,7 +7,7 @@ functions. The device's side comes from its own events.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from profiler.analysis.intervals import EMPTY, Intervals, Ints, union
 from profiler.analysis.measured import Measured, measured_steps
 from profiler.analysis.stages import stage_facts
 from profiler.analysis.steps import step_facts
+from profiler.analysis.trace.excerpts import step_excerpts
 from profiler.analysis.trace.host import Host, read_host
 from profiler.analysis.trace.operators import operator_rows
 from profiler.analysis.trace.process import Process, training_process
@@ -66,6 +67,7 @@ def facts_of(recording: Recording, command: tuple[str, ...] = ()) -> Traced:
     )
     device = device_facts(own, launches, seen, "trace")
     facts = _facts(process, host, folded, measured, moments, device, command)
+    facts = replace(facts, excerpts=step_excerpts(process, host, moments, measured, windows))
     return Traced(facts, recording.distributed.rank, recording.label)
 
 

@@ -20,7 +20,7 @@ _OTHERS = {
     b"PK\x03\x04": "a zip archive: unpack it, and give the trace in it",
     b"\x28\xb5\x2f\xfd": "packed by zstd: unpack it first",
     b"SQLite format 3": "an SQLite database (Nsight Systems exports such): give a trace of torch.profiler",
-    b"\x80": "a pickle: give a trace that torch.profiler exported by export_chrome_trace",
+    b"\x80": "a pickle: a memory snapshot is for `prof memory`, a trace is what export_chrome_trace writes",
 }
 
 

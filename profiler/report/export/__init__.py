@@ -1,0 +1,1 @@
+"""A run's steps for other programs to show."""
