@@ -54,6 +54,19 @@ class Moments:
     label: Labels
     step: Ints  # number of the step, -1 outside
 
+    def then(self, later: Moments, most: int) -> Moments:
+        """The newest of these and of those that follow them."""
+        if len(self.time_ns) == 0:
+            return later
+        after = later.time_ns >= self.time_ns[-1]  # without what was open before: that is among these
+        pairs = (
+            (self.time_ns, later.time_ns),
+            (self.label, later.label),
+            (self.step, later.step),
+        )
+        time, label, step = (np.concatenate((mine, theirs[after]))[-most:] for mine, theirs in pairs)
+        return Moments(time, label, step)
+
     def at(self, when_ns: Ints) -> tuple[Ints, Ints]:
         """Label and step at these times; `OUTSIDE` and -1 before the first moment."""
         if len(self.time_ns) == 0:
@@ -64,6 +77,9 @@ class Moments:
             np.where(early, lab.OUTSIDE, self.label[place]).astype(np.int64),
             np.where(early, -1, self.step[place]).astype(np.int64),
         )
+
+
+NO_MOMENTS = Moments(np.empty(0, np.int64), np.empty(0, np.int16), np.empty(0, np.int64))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import linecache
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from profiler.analysis import timeline as drawing
+from profiler.analysis.device_stages import DeviceSteps, device_steps, device_timeline, on_device_clock
 from profiler.analysis.excerpts import live_excerpts
-from profiler.analysis.facts import Facts, Overhead, RunFacts
+from profiler.analysis.facts import Facts, Overhead, RunFacts, StepFacts
 from profiler.analysis.fold import collect
 from profiler.analysis.folded import Folded
 from profiler.analysis.labels import INSTRUMENT
@@ -128,12 +129,13 @@ def _facts(
         folded, measured, of_kind(notes, "memory"), (device or {}).get("capacity_bytes"), began_ns
     )
     not_measured |= absent
-    steps = stages = workers = None
+    steps = stages = workers = timeline = timed = None
     run = _run_facts(run_dir, run_json, training, trainings)
     if measured is None:
         not_measured["steps"] = missing_steps(folded, bool(trainings), len(processes))
     else:
         steps = step_facts(measured, folded.carry.known.explicit)
+        timeline = drawing.timeline(measured)
         lines = lines_by_stage(folded.samples.columns(), measured, places, read_line)
         if not lines:
             not_measured["lines"] = "the sampler saw no step of the training"
@@ -141,6 +143,14 @@ def _facts(
         on_cpu = device is not None and machine.device == "cpu"
         stages, absent = stage_facts(measured, folded, calls, lines, on_cpu, one_rank)
         not_measured |= absent
+        if machine.asynchronous:
+            timed = device_steps(measured, folded)
+            if isinstance(timed, DeviceSteps):
+                machine = replace(machine, device_times=True)
+                stages = on_device_clock(stages, timed, steps.mean_ms, folded.user_parts)
+                timeline = device_timeline(timeline, measured, timed)
+            else:
+                not_measured["device times"] = timed
         found = worker_facts(
             folded,
             measured,
@@ -176,14 +186,21 @@ def _facts(
         gc_pauses=folded.pauses,
         settings=settings,
         overhead=_overhead(folded, measured, notes),
-        timeline=drawing.timeline(measured) if measured else None,
+        timeline=timeline,
         histogram=drawing.histogram(measured) if measured else None,
         operators=tuple(dict(row) for row in operators if isinstance(row, dict)),
         not_measured=not_measured,
-        notices=notices_of(training, trainings),
+        notices=(*notices_of(training, trainings), *_clock_notice(steps, timed)),
         root=str(run_json.get("cwd") or ""),
         excerpts=live_excerpts(folded, measured, notes, training.pid, began_ns),
     )
+
+
+def _clock_notice(steps: StepFacts | None, timed: DeviceSteps | str | None) -> tuple[str, ...]:
+    """From how many steps the stage times come, where they come from a sample of them."""
+    if steps is None or not isinstance(timed, DeviceSteps):
+        return ()
+    return (f"stage times are the device's own, read in {timed.count:,} of {steps.measured:,} measured steps",)
 
 
 def _began_ns(training: Training) -> int:

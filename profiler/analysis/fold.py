@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from profiler.analysis import block, folded, tracks
+from profiler.analysis import block, device_track, folded, tracks
 from profiler.analysis import labels as lab
-from profiler.analysis.block import Block, Moments, Said
+from profiler.analysis.block import NO_MOMENTS, Block, Moments, Said
 from profiler.analysis.folded import Folded
 from profiler.analysis.stack import Bools, fields
 from profiler.analysis.tables import rows_of
@@ -37,7 +37,6 @@ BLOCK_EVENTS = 1 << 17
 _SIDE_EVENTS = 1 << 14
 SLOWEST_IN_DETAIL = 32
 NEWEST_IN_DETAIL = 100
-NO_MOMENTS = Moments(np.empty(0, np.int64), np.empty(0, np.int16), np.empty(0, np.int64))
 _FIRST_KEPT = 100  # the first steps are never thinned out: warm-up is read from them
 
 
@@ -162,6 +161,10 @@ def _follow(state: Folded, stream: Stream, moments: Moments, until_ns: int | Non
     """Read a track beside the training thread up to a moment; None: to its end."""
     if stream.name == "sampler":
         _drain(stream, until_ns, lambda events, limit: _take_samples(state, events, moments, limit))
+    elif stream.name == device_track.STREAM:
+        state.recent = state.recent.then(moments, device_track.RECENT_MOMENTS + len(moments.time_ns))
+        _drain(stream, until_ns, lambda events, limit: _take_device_steps(state, events, limit))
+        state.recent = state.recent.then(NO_MOMENTS, device_track.RECENT_MOMENTS)
     elif stream.name.startswith("wsampler-"):
         _drain(stream, until_ns, lambda events, limit: _take_worker_samples(state, events, limit))
     elif stream.name.startswith("worker-"):
@@ -229,6 +232,13 @@ def _take_batches(state: Folded, events: Events, pid: int, until_ns: int | None)
         state.batches_total += count
         state.batches.add({**batches, "pid": np.full(count, pid, dtype=np.int64)})
         state.batches.thin()
+    return consumed
+
+
+def _take_device_steps(state: Folded, events: Events, until_ns: int | None) -> int:
+    consumed, steps = device_track.read_device(events, state.recent, until_ns)
+    state.device_steps.add(steps)
+    state.device_steps.thin()
     return consumed
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from profiler.analysis import labels as lab
 from profiler.analysis.asides import Columns
-from profiler.analysis.block import Block, Carry
+from profiler.analysis.block import NO_MOMENTS, Block, Carry, Moments
 from profiler.analysis.loop import Known
 from profiler.analysis.stack import Ints
 from profiler.analysis.tables import Table, packed, rows_of
@@ -31,7 +31,8 @@ SAMPLE_ROWS = 200_000
 BATCH_ROWS = 200_000
 READING_ROWS = 50_000
 SPAN_ROWS = 4_000
-_TABLES = ("steps", "samples", "batches", "readings", "spans", "worker_samples")
+DEVICE_ROWS = 100_000
+_TABLES = ("steps", "samples", "batches", "readings", "spans", "worker_samples", "device_steps")
 
 
 @dataclass(slots=True)
@@ -45,6 +46,7 @@ class Folded:
     readings: time_ns, value_<name>, weight
     spans:    label, start_ns, end_ns, detail, steps_before, weight
     worker_samples: time_ns, site, weight
+    device_steps: index, wall_ns, part_<label> (ns on the device's clock), weight
     """
 
     stream: str = ""
@@ -56,6 +58,8 @@ class Folded:
     readings: Table = field(default_factory=lambda: Table(READING_ROWS))
     spans: Table = field(default_factory=lambda: Table(SPAN_ROWS))
     worker_samples: Table = field(default_factory=lambda: Table(SAMPLE_ROWS))
+    device_steps: Table = field(default_factory=lambda: Table(DEVICE_ROWS))
+    recent: Moments = field(default_factory=lambda: NO_MOMENTS)  # where the device's clock is read
     slowest: dict[int, tuple[int, Events]] = field(default_factory=dict)  # index → wall ns, raw events
     newest: dict[int, Events] = field(default_factory=dict)
     totals: dict[str, int] = field(default_factory=dict)  # exact, over all steps: wall_ns, part_<label>, …
@@ -140,6 +144,8 @@ def save(state: Folded, path: Path) -> None:
             arrays[f"{table}.{name}"] = column
     arrays["open_events"] = state.carry.open_events
     arrays["calls"] = state.calls
+    if len(state.recent.time_ns):
+        arrays["recent"] = np.stack((state.recent.time_ns, state.recent.label, state.recent.step))
     for kind, detail in (
         ("slowest", [kept[1] for kept in state.slowest.values()]),
         ("newest", [*state.newest.values()]),
@@ -230,6 +236,9 @@ def _restored(arrays: dict[str, Any]) -> Folded:
         **plain["carry"],
     )
     state.calls = arrays["calls"].astype(np.int64)
+    if "recent" in arrays:
+        time, label, step = arrays["recent"].astype(np.int64)
+        state.recent = Moments(time, label.astype(np.int16), step)
     slow = np.split(arrays["slowest.events"], np.cumsum(arrays["slowest.counts"])[:-1])
     state.slowest = {index: (wall, events) for (index, wall), events in zip(plain["slowest"], slow, strict=False)}
     new = np.split(arrays["newest.events"], np.cumsum(arrays["newest.counts"])[:-1])

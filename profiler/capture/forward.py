@@ -83,6 +83,7 @@ def _root_call(
             session.fail("forward", error)
         return result
 
+    session.follow_record(call)
     made = RootCall(call)
     made.inner = inner
     if not has_short_way(session):

@@ -19,6 +19,7 @@ from . import (
     data_wait,
     deep,
     denormals,
+    device_times,
     forward,
     gc_pauses,
     host_to_device,
@@ -58,6 +59,7 @@ def begin(config: CaptureConfig, clock: Callable[[], int] = time.perf_counter_ns
         ("memory", lambda: memory.install(session)),
         ("sampler", lambda: sampler.install(session)),
         ("denormals", lambda: denormals.install(session)),
+        ("device times", lambda: device_times.install(session)),
         ("deep window", lambda: deep.install(session)),
     ]
     for where, install in hooks:

@@ -11,7 +11,8 @@ _ABSENT = object()
 class Patches:
     """A list of replacements that can be undone, last first."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_replace: Callable[[Any], None] | None = None) -> None:
+        self._on_replace = on_replace
         self._done: list[tuple[Any, str, Any, Any]] = []
 
     def replace(self, owner: Any, name: str, value: Any) -> None:
@@ -19,6 +20,8 @@ class Patches:
         before = vars(owner).get(name, _ABSENT)
         setattr(owner, name, value)
         self._done.append((owner, name, before, value))
+        if self._on_replace is not None:
+            self._on_replace(value)
 
     def exchange(self, other: Callable[[Any], Any]) -> None:
         """Put `other(ours)` in the place of each replacement of ours that still stands."""

@@ -57,6 +57,7 @@ class Name(IntEnum):
     ENDED = 34  # the process ended in an orderly way (absent after SIGKILL)
     DISABLED = 35  # an error of ours switched the recording off here
     RESOURCES = 36  # on the sampler's tape; the VALUEs after it are readings of that moment
+    DEVICE_EVENT = 37  # on the device's tape: the host's time of a boundary; the DEVICE_NS after it is the device's
     # pauses
     GARBAGE_COLLECTION = 48
     # a worker's batch
@@ -85,6 +86,7 @@ class Name(IntEnum):
     GPU_SM_CLOCK_MHZ = 99
     GPU_THROTTLE_REASONS = 100  # bit mask of NVML's clocks event reasons
     GPU_TEMPERATURE_C = 101
+    DEVICE_NS = 102  # on the device's clock, since the first boundary of the window
 
 
 class DataWait(IntEnum):
@@ -144,6 +146,13 @@ class Instrument(IntEnum):
     MEMORY_STEP = 1
     DEEP_WINDOW = 2
     DENORMALS = 3  # a look at what the optimizers hold
+
+
+class DeviceEvent(IntEnum):
+    """Details of `DEVICE_EVENT`: where a window of boundaries begins and ends."""
+
+    FIRST = 1
+    LAST = 2
 
 
 class Flag(IntFlag):
