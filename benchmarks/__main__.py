@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import accuracy, ending, overhead, startup
+from benchmarks import accuracy, ending, overhead, ranks, startup
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 
@@ -42,6 +42,24 @@ def overhead_table() -> str:
         "*all*: the mean step of long ones, with the sampler's looks and the record's way to the disk. "
         "Aim: 10 µs a step, and 1.01× at a step of about 1 ms.",
         ("loop", "of", "step", "recording adds", "ratio", "control"),
+        rows,
+    )
+
+
+def ranks_table() -> str:
+    """What seeing communication adds to a step."""
+    rows = [
+        f"| {cost.case} | {cost.step_us:,.0f} µs | {cost.added_us:+.1f} µs "
+        f"({cost.added_low_us:+.1f} … {cost.added_high_us:+.1f}) | "
+        f"{cost.control_us:.1f} µs (± {cost.control_spread_us / 2:.1f}) |"
+        for cost in ranks.run()
+    ]
+    return _table(
+        "ranks",
+        "Cost of seeing communication",
+        "As above, *hooks*, on a rank that is alone in its group: what a rank pays beyond a lone process is the "
+        "difference of the rows. Must: 15 µs.",
+        ("loop", "step", "recording adds", "control"),
         rows,
     )
 
@@ -97,6 +115,7 @@ def ending_table() -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "overhead": overhead_table,
+    "ranks": ranks_table,
     "accuracy": accuracy_table,
     "startup": startup_table,
     "ending": ending_table,

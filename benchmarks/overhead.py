@@ -102,8 +102,8 @@ def block_ns(step: Callable[[], None], steps: int) -> list[int]:
     return times
 
 
-def measure(case: str, step: Callable[[], None], what: str) -> Cost:
-    """What recording adds to `step`."""
+def measure(case: str, step: Callable[[], None], what: str, *, late: bool = False) -> Cost:
+    """What recording adds to `step`. `late`: what it is made of is older than the recording."""
     step_s = statistics.median(block_ns(step, HOOK_STEPS)) / 1e9
     if what == "hooks":
         steps, pairs = HOOK_STEPS, max(16, int(HOOKS_S / (2 * (HOOK_STEPS + WARM_STEPS) * step_s)))
@@ -118,7 +118,7 @@ def measure(case: str, step: Callable[[], None], what: str) -> Cost:
             off.append(average(block_ns(step, steps)) / 1e3)
             run = Path(folder) / f"run-{number}"
             (run / "processes").mkdir(parents=True)
-            session = begin(CaptureConfig(run, deep=False, late=False))
+            session = begin(CaptureConfig(run, deep=False, late=late))
             on.append(average(block_ns(step, steps)) / 1e3)
             assert session.active
             end(session)

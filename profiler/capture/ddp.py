@@ -11,6 +11,8 @@ We read what it holds now and then, which takes 35 µs.
 from __future__ import annotations
 
 import functools
+import gc
+import sys
 import weakref
 from collections.abc import Callable
 from threading import get_ident
@@ -135,6 +137,10 @@ def install(session: Session, traffic: Traffic) -> None:
                 session.fail("DistributedDataParallel", error)
 
     session.patches.replace(DistributedDataParallel, "__init__", __init__)
+    if session.config.late and torch.distributed.is_initialized():
+        for module in gc.get_objects():
+            if issubclass(type(module), DistributedDataParallel):  # of its type alone: nothing of it is called
+                gradients.found(module)
 
 
 def _seen_backward(gradients: Gradients, original: Any) -> Callable[..., Any]:
@@ -161,7 +167,9 @@ def _seen_backward(gradients: Gradients, original: Any) -> Callable[..., Any]:
     @functools.wraps(original)
     def run_backward(*args: Any, **kwargs: Any) -> Any:
         nonlocal waiting, running
-        if running or not kwargs.get("accumulate_grad") or get_ident() != session.owner or _is_compiling():
+        if running or not kwargs.get("accumulate_grad") or get_ident() != session.owner:
+            return original(*args, **kwargs)
+        if session.guarded and (_is_compiling() or _compiles_backward()):
             return original(*args, **kwargs)
         handle = None
         try:
@@ -190,6 +198,12 @@ def _seen_backward(gradients: Gradients, original: Any) -> Callable[..., Any]:
         return result
 
     return run_backward
+
+
+def _compiles_backward() -> bool:
+    """Whether autograd itself is compiled: it would trace our hook."""
+    module = sys.modules.get("torch._dynamo.compiled_autograd")
+    return module is not None and bool(getattr(module, "compiled_autograd_enabled", False))
 
 
 def _root(tensors: Any) -> Any:

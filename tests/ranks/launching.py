@@ -19,7 +19,10 @@ torch.manual_seed(0)
 dist.init_process_group("gloo")
 rank, ranks = dist.get_rank(), dist.get_world_size()
 """
-_EACH = 'trap "kill 0" TERM; for r in $(seq 0 $((WORLD_SIZE - 1))); do RANK=$r LOCAL_RANK=$r "$@" & done; wait'
+EACH = """\
+trap 'kill $(jobs -p)' TERM
+for r in $(seq 0 $((WORLD_SIZE - 1))); do RANK=$r LOCAL_RANK=$r "$@" & done
+wait"""
 
 
 def free_port() -> int:
@@ -46,7 +49,7 @@ def on_ranks(
     """Run `HEAD` and `source` on every rank; the run's folder is `folder / "run"`."""
     script = folder / "train.py"
     script.write_text(HEAD + source)
-    command = ["bash", "-c", _EACH, "ranks", sys.executable, str(script), *arguments]
+    command = ["bash", "-c", EACH, "ranks", sys.executable, str(script), *arguments]
     if profiled:
         prof = [sys.executable, "-m", "profiler.cli.main", "attach", "-o", str(folder), "--name", "run"]
         command = [*prof, "--", *command]

@@ -29,6 +29,7 @@ from profiler.rules.comm.does_not_pay import DoesNotPay
 from profiler.rules.comm.full_precision import FullPrecisionGradients
 from profiler.rules.comm.gradient_copies import GradientCopies
 from profiler.rules.comm.little_work import LittleWork
+from profiler.rules.comm.reshard import ReshardAfterForward
 from profiler.rules.comm.small_messages import ManySmallMessages
 from profiler.rules.comm.unused_parameters import FindUnusedParameters
 from profiler.rules.comm.wrong_backend import GlooOnGpus
@@ -217,6 +218,17 @@ def test_gradients_exchanged_by_hand_after_backward_hide_behind_nothing() -> Non
     assert GradientsByHand().check(ranked()) is None
     metrics = job(reduction=None, phases_ms={"other": 50.0}, collectives=(row(calls=2.0, bytes=8.0, ms=20.0),))
     assert GradientsByHand().check(ranked(metrics)) is None
+
+
+def test_parameters_that_are_gathered_twice_may_stay_gathered() -> None:
+    rows = (row(kind="all_gather", calls=16.0, ms=2.0, bytes=1e6), row(kind="reduce_scatter", calls=8.0, ms=1.0))
+    sharded = job(reduction=None, phases_ms={"forward": 16.0, "backward": 24.0}, collectives=rows)
+    made = replace(settings(), values={"fsdp": {"reshard_after_forward": None}}, sites={"fsdp": Site(TRAIN, 18)})
+    finding = found(ReshardAfterForward, ranked(sharded, settings=made))
+    assert finding.evidence["gathered_again_ms"] == 16.0 and finding.fix.line == 18
+    kept = replace(made, values={"fsdp": {"reshard_after_forward": False}})
+    assert ReshardAfterForward().check(ranked(sharded, settings=kept)) is None
+    assert ReshardAfterForward().check(ranked(sharded)) is None
 
 
 def test_copies_out_of_buckets_are_seen_by_the_deep_window() -> None:
