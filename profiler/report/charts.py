@@ -18,6 +18,7 @@ from profiler.analysis.facts import Histogram, MemoryFacts, StepFacts, Timeline
 from profiler.report import palette, wording
 
 MAX_ROWS = 500
+FEW_STEPS = 10  # fewer have no distribution to draw
 MAX_BINS = 120
 MAX_MEMORY_POINTS = 600
 FONT = '-apple-system, "Segoe UI", Roboto, "Noto Sans", "Helvetica Neue", Arial, sans-serif'
@@ -76,7 +77,7 @@ def timeline(value: Timeline, steps: StepFacts) -> Chart | None:
 
 def histogram(value: Histogram, steps: StepFacts) -> Chart | None:
     """How step times are distributed, with the median and the 5th and 95th percentile."""
-    if sum(value.counts) < 2 or len(value.edges_ms) < 2:
+    if sum(value.counts) < FEW_STEPS or len(value.edges_ms) < 2:
         return None
     edges, counts, below, beyond = _visible_bins(value, steps)
     widths = [right - left for left, right in pairwise(edges)]

@@ -21,7 +21,7 @@ from profiler.analysis.device_facts import DeviceFacts
 from profiler.analysis.facts import Facts
 from profiler.analysis.rank_facts import RanksFacts
 from profiler.report import palette, wording
-from profiler.report.device.section import idle_shares, sentence
+from profiler.report.device.section import busy, idle_shares
 from profiler.report.ranks.section import alarm
 from profiler.report.ranks.section import sentences as ranks_sentences
 from profiler.report.runs import RunLine
@@ -122,7 +122,7 @@ def _step(facts: Facts, width: int, ascii_only: bool) -> RenderableType:
 
 def _device(device: DeviceFacts) -> Text:
     """How busy the device was, why it was not, and what of its collectives nothing hid: two lines at most."""
-    text = Text.assemble(("Device  ", "bold"), printable(sentence(device)))
+    text = Text.assemble(("Device  ", "bold"), f"{busy(device)}.")
     shares = [f"{cause.replace('_', ' ')} {wording.share(part)}" for cause, part in idle_shares(device)]
     if shares:
         text.append(f" Idle: {', '.join(shares)}.")

@@ -169,7 +169,7 @@ def host_times_note(facts: Facts) -> str | None:
     if facts.device is not None:
         return (
             f"Stages are timed on the host, and {facts.machine.device} runs behind it: a long stage may be one that "
-            "waits for another's work. What each stage cost the device is told apart."
+            "waits for another's work. The report sets what it cost the device beside it."
         )
     return (
         f"These are host times: {facts.machine.device} runs behind the host, and its own clock was not read. "

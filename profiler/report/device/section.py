@@ -88,7 +88,7 @@ def device_section(facts: Facts) -> DeviceSection | None:
         return None
     kernels = _kernels(device)
     return DeviceSection(
-        sentence(device),
+        f"{device.name or 'The device'} was {busy(device)}.",
         _notes(device),
         _figures(facts, device),
         _span_parts(device),
@@ -104,12 +104,11 @@ def device_section(facts: Facts) -> DeviceSection | None:
     )
 
 
-def sentence(device: DeviceFacts) -> str:
-    """How busy it was."""
-    name = device.name or "The device"
+def busy(device: DeviceFacts) -> str:
+    """How busy it was, as the rest of a sentence."""
     what = "that were recorded" if device.source == "trace" else "of the deep window"
     steps = f", {share(device.steps_busy_share)} of the steps" if device.steps_busy_share is not None else ""
-    return f"{name} was busy for {share(device.busy_share)} of the {ms(device.span_ms)} {what}{steps}."
+    return f"busy for {share(device.busy_share)} of the {ms(device.span_ms)} {what}{steps}"
 
 
 def idle_shares(device: DeviceFacts) -> list[tuple[str, float]]:
