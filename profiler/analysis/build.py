@@ -25,7 +25,7 @@ from profiler.analysis.measured import Measured, measured_steps
 from profiler.analysis.memory import memory_facts
 from profiler.analysis.notices import missing_steps, notices_of
 from profiler.analysis.rank_facts import RankFacts
-from profiler.analysis.ranks.job import Read, is_job, read_job, reduced
+from profiler.analysis.ranks.job import Read, host_of, is_job, read_job, reduced
 from profiler.analysis.settings import settings_of
 from profiler.analysis.spans import span_facts
 from profiler.analysis.stages import call_sites, stage_facts
@@ -69,13 +69,15 @@ def read_facts(run_dir: Path) -> Facts:
 
 
 def reduce_ranks(run_dir: Path, host: str | None = None, rank: int | None = None) -> dict[Path, RankFacts]:
-    """Reduce the ranks of a run to what merging reads, where that was not done; those of a host, or one, if given."""
+    """Reduce the ranks of a run that is over to what merging reads; those of a host, or one, if given."""
     read_one = _reader(run_dir, reader.read_json(run_dir / layout.RUN_JSON) or {}, reader.read_processes(run_dir))
     directories = layout.process_directories(run_dir)
     if rank is not None:
         directories = [each for each in directories if each.parent == layout.rank_directory(run_dir, rank)]
-    found = {directory: reduced(directory, read_one) for directory in directories}
-    return {each: facts for each, facts in found.items() if facts and (host is None or facts.host == host)}
+    if host is not None:
+        directories = [each for each in directories if host_of(each) == host]
+    found = {directory: reduced(directory, read_one, over=True) for directory in directories}
+    return {directory: facts for directory, facts in found.items() if facts}
 
 
 def _reader(

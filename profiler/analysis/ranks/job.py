@@ -6,6 +6,8 @@ Out: the facts of the typical rank, with the job's in `Facts.ranks`.
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,6 +45,11 @@ def is_job(directories: Sequence[Path]) -> bool:
         if any(int(note.get("world_size") or 1) > 1 for note in _rank_notes(directory)):
             return True
     return False
+
+
+def host_of(directory: Path) -> str | None:
+    """The host on which a process was a rank; None for one that was none."""
+    return next((str(note.get("host")) for note in reversed(_rank_notes(directory))), None)
 
 
 def _rank_notes(directory: Path) -> list[dict[str, Any]]:
@@ -86,8 +93,11 @@ def _left(directory: Path) -> bool:
     return (directory / layout.FACTS_JSON).exists()
 
 
-def reduced(directory: Path, read_one: ReadOne) -> RankFacts | None:
-    """A process's facts for the job, made and kept where they were not there; None for one that is no rank."""
+def reduced(directory: Path, read_one: ReadOne, over: bool = False) -> RankFacts | None:
+    """A process's facts for the job, made where they were not there; None for one that is no rank.
+
+    They are kept once the process has ended, or `over` says that it has.
+    """
     known = kept.read_rank(directory)
     if known is not None or not kept.has_record(directory):
         return known
@@ -99,5 +109,21 @@ def reduced(directory: Path, read_one: ReadOne) -> RankFacts | None:
     if not isinstance(number, int):
         number = int(directory.parent.name.removeprefix("rank-"))
     rank = rank_facts(one.facts, one.folded, one.notes, directory, number)
-    kept.write(directory, rank, one.facts)
+    if over or _has_ended(rank):
+        kept.write(directory, rank, one.facts)
     return rank
+
+
+def _has_ended(rank: RankFacts) -> bool:
+    """Whether nothing is written any more. The kernel tells late of stores to a mapped file: its time is no proof."""
+    if rank.ended:
+        return True
+    if rank.host != socket.gethostname():
+        return False
+    try:
+        os.kill(rank.pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        pass
+    return False
