@@ -2,7 +2,8 @@
 
 python -m benchmarks                      all of them
 python -m benchmarks overhead accuracy    some
-python -m benchmarks --write              all of them, into docs/performance.md
+python -m benchmarks --write              all of them, into docs/performance.md and docs/rules
+python -m benchmarks gains --write        what rules promise beside what their cures give, into docs/rules
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import accuracy, ending, overhead, ranks, startup
+from benchmarks import accuracy, ending, gains, overhead, ranks, startup
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 
@@ -113,12 +114,37 @@ def ending_table() -> str:
     )
 
 
+def gains_table(write: bool = False) -> str:
+    """What rules promise, beside what their cure gives."""
+    found = []
+    for gain in gains.run():
+        found.append(gain)
+        print(f"{gain.rule}: {gain.promised_low} to {gain.promised_high}, measured {gain.measured}", file=sys.stderr)
+    if write:
+        gains.write(found, machine())
+    held = sum(gain.holds for gain in found)
+    return _table(
+        "gains",
+        "What rules promise, and what their cure gives",
+        f"Each planted training of tests/scenarios and its cured twin, {gains.ROUNDS} times in turn; times as fast. "
+        f"{held} of {len(found)} lie in the promised range.",
+        ("rule", "training", "a step", "cured", "promised", "measured", "in the range"),
+        [
+            f"| {gain.rule} | {gain.scenario} | {gain.planted_ms:.2f} ms | {gain.cured_ms:.2f} ms | "
+            f"{gain.promised_low:.2f} to {gain.promised_high:.2f} | {gain.measured:.2f} | "
+            f"{'yes' if gain.holds else '**no**'} |"
+            for gain in found
+        ],
+    )
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "overhead": overhead_table,
     "ranks": ranks_table,
     "accuracy": accuracy_table,
     "startup": startup_table,
     "ending": ending_table,
+    "gains": gains_table,
 }
 
 
@@ -143,9 +169,9 @@ def main(words: list[str]) -> None:
         sys.exit(f"there is no benchmark {unknown[0]!r}; there are: {', '.join(PARTS)}")
     parts = []
     for name in names:
-        parts.append(PARTS[name]())
+        parts.append(gains_table(write="--write" in words) if name == "gains" else PARTS[name]())
         print(parts[-1], flush=True)
-    if "--write" in words:
+    if "--write" in words and names == list(PARTS):
         PAGE.write_text("\n".join([HEAD.format(machine=machine()), *parts]), "utf-8")
 
 

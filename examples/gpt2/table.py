@@ -12,7 +12,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 CURES = [  # what the first finding is to be about, and what is changed then
-    ("host/garbage-collection", "no `gc.collect()` in the step"),
+    ("host/python-line", "no `gc.collect()` in the step"),
     ("host/logging", "histograms of the weights every 100th step"),
     ("host/python-line", "text is encoded once, and batches are cut from one tensor"),
     ("host/metrics", "guesses are counted every 100th step"),

@@ -12,6 +12,7 @@ import click
 
 from profiler.rules.base import Rule
 from profiler.rules.catalogue import families, rule_types
+from profiler.rules.gains import MeasuredGain, measured_gains, measured_on
 
 EVIDENCE = {
     "training": "a real training, slowed on purpose and cured",
@@ -41,6 +42,9 @@ def rule_page(rule: type[Rule]) -> str:
         lines += ["", f"It is folded under {' and '.join(causes)} where that explains it."]
     for heading, body in text.sections:
         lines += ["", f"## {heading}", "", body]
+    measured = measured_gains().get(rule.id)
+    if measured is not None:
+        lines += ["", "## Measured", "", _measured(measured)]
     lines += ["", "## Thresholds", ""]
     if rule.thresholds():
         lines += ["| name | default | meaning |", "| --- | --- | --- |"]
@@ -53,6 +57,19 @@ def rule_page(rule: type[Rule]) -> str:
     lines += ["", f"Silence it on one line by `# prof: ignore[{rule.id}]`, everywhere by"]
     lines += [f'`ignore = ["{rule.id}"]` under `[tool.prof]`.']
     return "\n".join(lines) + "\n"
+
+
+def _promised(gain: MeasuredGain) -> str:
+    return f"{gain.promised_low:.2f} to {gain.promised_high:.2f}"
+
+
+def _measured(gain: MeasuredGain) -> str:
+    beside = "" if gain.holds else ", which lies outside of the promised range"
+    return (
+        f"In `tests/scenarios/{gain.scenario}.py` it promises {_promised(gain)} times the speed. The cured twin was "
+        f"{gain.measured:.2f} times as fast ({gain.planted_ms:.2f} to {gain.cured_ms:.2f} ms a step){beside}. "
+        f"{measured_on()}."
+    )
 
 
 def index_page() -> str:
@@ -72,6 +89,16 @@ def index_page() -> str:
             f"| [{rule.id}]({rule.id}.md) | {rule.bottleneck.value} | {rule.text().title} |"
             for rule in rule_types()
             if rule.family() == family
+        ]
+    gains = measured_gains().values()
+    if gains:
+        lines += ["", "## Promised and measured", ""]
+        lines += [f"Times as fast, with the fault planted and cured in turn. {measured_on()}.", ""]
+        lines += ["| rule | training | promised | measured |", "| --- | --- | --- | --- |"]
+        lines += [
+            f"| [{gain.rule}]({gain.rule}.md) | {gain.scenario} | {_promised(gain)} | "
+            f"{gain.measured:.2f}{'' if gain.holds else ' (outside)'} |"
+            for gain in gains
         ]
     return "\n".join(lines) + "\n"
 

@@ -35,9 +35,7 @@ def test_every_cure_is_marked_in_the_source() -> None:
 def test_a_row_puts_the_promise_beside_the_next_run() -> None:
     summaries = [summary(100.0 / (number + 1), rule) for number, (rule, _) in enumerate(CURES)]
     lines = rows([*summaries, summary(10.0, None)])
-    assert lines[2].startswith(
-        "| 0 | 100.0 ms | host-overhead | `host/garbage-collection` | 50.0 to 66.7 ms | 50.0 ms |"
-    )
+    assert lines[2].startswith("| 0 | 100.0 ms | host-overhead | `host/python-line` | 50.0 to 66.7 ms | 50.0 ms |")
     assert lines[-1] == "| 8 | 10.0 ms | compute | | | | |"
     assert promising(summary(1.0, None)) is None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from facts_builder import facts, gpu, memory, settings, span, steps
+from facts_builder import facts, gpu, line, memory, settings, span, stages, steps
 
 from profiler.analysis.facts import Timeline
 from profiler.analysis.site import Site
@@ -206,6 +206,14 @@ def test_collections_that_fill_the_step_are_told_with_a_range():
     assert (finding.gain.step_ms_low, finding.gain.step_ms_high) == pytest.approx((81.0, 90.0))
     assert finding.recoverable_ms == pytest.approx(14.5)
     assert "gc.freeze()" in finding.fix.code
+
+
+def test_a_line_that_collects_is_named_by_the_rule_of_lines_alone():
+    times = {"forward": 30.0, "backward": 50.0, "other": 20.0}
+    named = stages(times, {"other": (line(52, 19.0, "gc.collect()"),)})
+    thin = stages(times, {"other": (line(52, 2.0, "gc.collect()"),)})
+    assert GarbageCollection().check(replace(collecting(20.0), stages=named)) is None
+    assert isinstance(GarbageCollection().check(replace(collecting(20.0), stages=thin)), Finding)
 
 
 def test_collections_by_hand_are_made_rarer():

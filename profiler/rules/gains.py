@@ -1,0 +1,52 @@
+"""What rules promised, beside what their cure gave, as it was last measured.
+
+In:  `gains.json`, which `python -m benchmarks gains --write` writes.
+Out: `MeasuredGain` by rule.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+GAINS = Path(__file__).with_name("gains.json")
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredGain:
+    """A rule's promise for a training with a planted fault, and the speed of its cured twin."""
+
+    rule: str
+    scenario: str  # the script's name in tests/scenarios
+    promised_low: float  # times as fast
+    promised_high: float
+    measured: float  # times as fast
+    planted_ms: float  # a step
+    cured_ms: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the measurement lies in the promised range."""
+        return self.promised_low <= self.measured <= self.promised_high
+
+
+@cache
+def measured_gains() -> Mapping[str, MeasuredGain]:
+    """By rule; empty where nothing was measured yet."""
+    return {gain.rule: gain for gain in _read()[1]}
+
+
+@cache
+def measured_on() -> str:
+    """The machine, and how often it was measured, in words."""
+    return _read()[0]
+
+
+def _read() -> tuple[str, list[MeasuredGain]]:
+    if not GAINS.exists():
+        return "", []
+    held = json.loads(GAINS.read_text("utf-8"))
+    return str(held["machine"]), [MeasuredGain(**row) for row in held["gains"]]

@@ -1,0 +1,38 @@
+"""What a rule promises is what its cure gives: planted and cured in turn, within one test."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from benchmarks.gains import compare, planted, step_ms
+from profiler.rules.base import WIDEST_RANGE
+from profiler.rules.gains import measured_gains
+
+HELD = {gain.scenario: gain for gain in measured_gains().values() if gain.holds}
+
+
+def test_the_compilers_time_is_spread_over_the_steps() -> None:
+    spans = [{"name": "compile", "total_s": 2.0}, {"name": "startup", "total_s": 9.0}]
+    assert step_ms({"steps": {"mean_ms": 10.0, "count": 100}, "spans": spans}) == pytest.approx(30.0)
+
+
+def test_every_measured_gain_is_of_a_training_that_is_here() -> None:
+    known = {label.name: label.rules for label in planted()}
+    assert all(gain.rule in known[gain.scenario] for gain in measured_gains().values())
+
+
+def test_no_promise_is_too_wide_to_be_wrong() -> None:
+    assert all(gain.promised_high / gain.promised_low <= WIDEST_RANGE + 0.01 for gain in measured_gains().values())
+
+
+@pytest.mark.slow
+@pytest.mark.flaky(reruns=2)  # another program on the machine can upset what lasts for seconds
+@pytest.mark.parametrize("label", [it for it in planted() if it.name in HELD], ids=lambda label: label.name)
+def test_the_cure_gives_what_was_promised(label) -> None:
+    for gain in compare(label, rounds=1):
+        if gain.rule == HELD[label.name].rule:
+            assert gain.promised_low <= gain.measured <= gain.promised_high, gain
