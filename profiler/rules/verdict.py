@@ -150,13 +150,13 @@ def _by_device(facts: Facts, findings: Sequence[Finding], serious: Sequence[Find
             named = next((f for f in findings if f.rule.startswith("data/")), None)
         severity = Severity.INFO if facts.device is None or facts.device.thinned else severity_of(part.share)
         return Verdict(part.word, named.rule if named else None, severity, f"{WORDS[part.word]}: {part.sentence}.")
-    of_its_own = [f for f in serious if f.bottleneck not in _LOST_BY_DEVICE]
-    if of_its_own:
-        return _of(of_its_own[0])
     busy = device_verdict.busy_share(facts)
     step = f"each {ms(step_ms(facts))} step"
     if busy < HEALTHY_SHARE:
         return _of(None, f"The device works for {percent(busy)} of {step}, and why it stands idle can't be told.")
+    of_its_own = [f for f in serious if f.bottleneck not in _LOST_BY_DEVICE]
+    if of_its_own:
+        return _of(of_its_own[0])
     healthy = next((f for f in findings if f.bottleneck is Bottleneck.COMPUTE), None)
     lost = f"; the most it loses is {percent(found[0].share)}, to {_TO[found[0].word]}" if found[0].share > 0 else ""
     sentence = f"Compute: the device works for {percent(busy)} of {step}{lost}."

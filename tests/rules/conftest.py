@@ -1,6 +1,7 @@
-"""Makes `facts_builder` importable, whatever pytest's import mode."""
+"""Makes `facts_builder`, and the builders of traces beside it, importable, whatever pytest's import mode."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+for folder in ("rules", "record", "analysis"):
+    sys.path.insert(0, str(Path(__file__).parents[1] / folder))

@@ -1,0 +1,288 @@
+"""Verdicts over traces: ten that were recorded, and made ones for each way to be wrong about a device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from recorded_traces import trace_facts, trace_path
+from trace_builder import COLLECTIVES, COPIES, TraceBuilder, training, usual_host
+
+from profiler.analysis.facts import Facts
+from profiler.analysis.trace.facts import facts_of
+from profiler.analysis.trace.many import read_traces
+from profiler.record.trace.read import read_trace
+from profiler.rules.base import Bottleneck as B
+from profiler.rules.catalogue import judge
+from profiler.rules.verdict import Verdict
+
+EXPECTED = {
+    "resnet50_num_workers_0": (B.DATA_PREPROCESSING, B.DATA_LOADING),
+    "resnet50_num_workers_4": (B.COMPUTE,),
+    "resnet50_autograd_api_num_workers_0": (B.DATA_PREPROCESSING, B.DATA_LOADING),
+    "a100_6steps_nccl": (B.COMMUNICATION, B.COMPUTE),
+    "a100_3steps_nccl": (B.HOST_OVERHEAD,),
+    "sampled_rank-0": (B.COMMUNICATION, B.NONE),
+    "sampled_rank-1": (B.COMMUNICATION, B.NONE),
+    "v100_ns_resolution": (B.COMPUTE,),
+    "amd_mi250_rocm": (B.NONE, B.HOST_OVERHEAD, B.OTHER),
+    "cpu_only": (B.NONE, B.COMMUNICATION),
+}
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_recorded_trace_gets_the_verdict_that_its_truth_asks_for(name: str) -> None:
+    assert judge(trace_facts(name)).verdict.bottleneck in EXPECTED[name]
+
+
+def test_two_ranks_with_equal_steps_hold_no_straggler() -> None:
+    facts = read_traces([trace_path("sampled_rank-1"), trace_path("sampled_rank-0")])
+    assert judge(facts).verdict.bottleneck in (B.COMMUNICATION, B.NONE)
+    assert any("rank 0, beside rank 1" in notice and "equally long" in notice for notice in facts.notices)
+
+
+def facts(builder: TraceBuilder, tmp_path: Path, name: str = "made.json") -> Facts:
+    return facts_of(read_trace(builder.write(tmp_path / name))).facts
+
+
+def verdict(builder: TraceBuilder, tmp_path: Path, name: str = "made.json") -> Verdict:
+    return judge(facts(builder, tmp_path, name)).verdict
+
+
+def launched_ahead(builder: TraceBuilder, start: float, busy_ms: float = 97.0, count: int = 20) -> None:
+    """Kernels back to back, all launched in the first fifth of the step, as far as they fit."""
+    for number in range(count):
+        at = start + 1.5 + number * busy_ms / count
+        builder.kernel(at, busy_ms / count, launched=start + 0.3 + number * 0.05)
+
+
+def busy_step(builder: TraceBuilder, start: float) -> None:
+    usual_host(builder, start)
+    launched_ahead(builder, start)
+
+
+def test_a_device_that_is_always_busy_is_compute(tmp_path: Path) -> None:
+    assert verdict(training(busy_step), tmp_path).bottleneck is B.COMPUTE
+
+
+def test_item_that_waits_for_a_busy_device_is_not_a_sync_problem(tmp_path: Path) -> None:
+    def step(builder: TraceBuilder, start: float) -> None:
+        busy_step(builder, start)
+        builder.op("aten::item", start + 20, 78)
+        builder.call("cudaStreamSynchronize", start + 20.5, 77)
+
+    found = facts(training(step), tmp_path)
+    assert found.device is not None
+    assert found.device.sync_ms == pytest.approx(4 * 77, rel=0.01)
+    assert found.device.sync_starved_ms < 0.01 * found.device.sync_ms
+    assert judge(found).verdict.bottleneck is B.COMPUTE
+
+
+def test_waits_after_which_the_device_runs_dry_are_a_sync_problem(tmp_path: Path) -> None:
+    """Each of five waits lasts until the device is done; the host then needs 8 ms to launch again."""
+
+    def step(builder: TraceBuilder, start: float) -> None:
+        usual_host(builder, start)
+        for number in range(5):
+            at = start + 1 + number * 19.5
+            builder.kernel(at + 0.02, 11, launched=at)
+            builder.op("aten::item", at + 0.1, 11)
+            builder.call("cudaStreamSynchronize", at + 0.2, 10.83)
+
+    found = facts(training(step), tmp_path)
+    assert found.device is not None and found.device.idle_ms is not None
+    assert found.device.idle_ms["sync"] > 5 * found.device.idle_ms["host"]
+    assert judge(found).verdict.bottleneck is B.SYNCHRONIZATION
+
+
+def test_the_copy_in_which_a_thread_waited_is_not_the_bottleneck(tmp_path: Path) -> None:
+    """`aten::to` from pageable memory lasts until the queue is empty: 70 ms on the host, 2 ms on the device."""
+
+    def step(builder: TraceBuilder, start: float) -> None:
+        builder.op("aten::to", start + 0.5, 72)
+        builder.copy(start + 71, 2, called=start + 1, call_ms=70.5)
+        builder.op("aten::linear", start + 73, 5)
+        builder.backward(start + 79, 10)
+        builder.mark("Optimizer.step#AdamW.step", start + 90, 9)
+        for number in range(20):  # the step before left them behind
+            builder.kernel(start + 0.5 + number * 3.5, 3.45, launched=max(start - 15, 0) + number * 0.2)
+        builder.kernel(start + 73.3, 26.9, launched=start + 73.1)
+
+    found = facts(training(step), tmp_path)
+    assert found.stages["host_to_device"].share > 0.6
+    assert judge(found).verdict.bottleneck is B.COMPUTE
+
+
+def test_a_mislabelled_trace_is_judged_by_its_content(tmp_path: Path) -> None:
+    assert verdict(training(busy_step), tmp_path, "slow_dataloader_num_workers_0.json").bottleneck is B.COMPUTE
+
+
+def test_time_in_a_collective_is_not_called_a_slow_network(tmp_path: Path) -> None:
+    """A rank that comes late makes the others wait in the same kernels."""
+
+    def step(builder: TraceBuilder, start: float) -> None:
+        usual_host(builder, start)
+        launched_ahead(builder, start, 60)
+        builder.kernel(
+            start + 62, 37, launched=start + 10, name="ncclDevKernel_AllReduce_Sum_f32_RING_LL", stream=COLLECTIVES
+        )
+
+    found = verdict(training(step, rank=0, world_size=8), tmp_path)
+    assert found.bottleneck is B.COMMUNICATION
+    assert "late" in found.summary and "network" not in found.summary
+
+
+def test_collectives_behind_computing_cost_nothing(tmp_path: Path) -> None:
+    def step(builder: TraceBuilder, start: float) -> None:
+        busy_step(builder, start)
+        builder.kernel(
+            start + 20, 60, launched=start + 10, name="ncclDevKernel_AllReduce_Sum_f32_RING_LL", stream=COLLECTIVES
+        )
+
+    found = facts(training(step, rank=0, world_size=8), tmp_path)
+    assert found.device is not None
+    assert found.device.collectives_ms == pytest.approx(240)
+    assert found.device.collectives_exposed_ms == pytest.approx(0, abs=0.01)
+    assert judge(found).verdict.bottleneck is B.COMPUTE
+
+
+def test_small_kernels_that_overlap_on_an_idle_device_are_launch_bound(tmp_path: Path) -> None:
+    def step(builder: TraceBuilder, start: float) -> None:
+        usual_host(builder, start)
+        for number in range(90):
+            at = start + 2 + number
+            builder.kernel(at + 0.010, 0.05, launched=at, name="vectorized_elementwise_kernel")
+            builder.kernel(at + 0.012, 0.05, launched=at + 0.006, stream=COPIES)
+
+    assert verdict(training(step), tmp_path).bottleneck is B.HOST_OVERHEAD
+
+
+def test_host_time_in_the_optimizer_is_not_the_devices(tmp_path: Path) -> None:
+    def step(builder: TraceBuilder, start: float) -> None:
+        builder.mark("enumerate(DataLoader)#_MultiProcessingDataLoaderIter.__next__", start + 0.1, 0.5)
+        builder.op("aten::linear", start + 1, 5)
+        builder.backward(start + 10, 15)
+        builder.mark("Optimizer.step#Adam.step", start + 30, 60)
+        launched_ahead(builder, start, 96)
+        builder.kernel(start + 97.6, 1.0, launched=start + 31, name="multi_tensor_apply_kernel")
+
+    found = facts(training(step), tmp_path)
+    assert found.device is not None
+    assert found.stages["optimizer"].share == pytest.approx(0.6, abs=0.01)
+    assert found.device.stages_ms["optimizer"] == pytest.approx(1.0)
+    assert judge(found).verdict.bottleneck is B.COMPUTE
+
+
+def test_a_thinned_trace_gets_no_verdict_on_idle_time(tmp_path: Path) -> None:
+    def step(builder: TraceBuilder, start: float) -> None:
+        usual_host(builder, start)
+        for number in range(10):
+            builder.kernel(start + 5 + number * 9, 0.5, launched=start + 4.99 + number * 9)
+
+    whole = training(step)
+    assert verdict(whole, tmp_path).bottleneck is B.HOST_OVERHEAD
+    thinned = training(step)
+    kept = [event for event in thinned.events if event["cat"] != "cpu_op" or event["args"]["Ev Idx"] % 12 == 0]
+    for event in kept:
+        if "Ev Idx" in event["args"]:
+            event["args"]["Ev Idx"] *= 50
+    thinned.events = kept
+    found = facts(thinned, tmp_path)
+    assert found.device is not None and found.device.thinned and found.device.idle_ms is None
+    assert judge(found).verdict.bottleneck is B.NONE
+    assert "taken out" in judge(found).verdict.summary
+
+
+def test_idle_time_with_work_queued_long_before_is_neither_late_host_nor_sync(tmp_path: Path) -> None:
+    """Everything is launched in the step's first 3 ms; the device waits on its own between the pieces."""
+
+    def step(builder: TraceBuilder, start: float) -> None:
+        usual_host(builder, start)
+        for number in range(10):
+            builder.kernel(start + 4 + number * 9.5, 3, launched=start + 0.3 + number * 0.1)
+
+    found = facts(training(step), tmp_path)
+    assert found.device is not None and found.device.idle_ms is not None
+    assert found.device.idle_ms["unknown"] > 20 * found.device.idle_ms["sync"]
+    assert found.device.idle_ms["unknown"] > 5 * found.device.idle_ms["host"]
+    assert judge(found).verdict.bottleneck is B.NONE
+
+
+def test_a_device_that_starves_in_the_wait_for_data_is_a_data_problem(tmp_path: Path) -> None:
+    def step(builder: TraceBuilder, start: float) -> None:
+        usual_host(builder, start, data_ms=60)
+        for number in range(12):
+            builder.kernel(start + 61.5 + number * 3, 2.9, launched=start + 61 + number * 0.2)
+
+    found = verdict(training(step), tmp_path)
+    assert found.bottleneck is B.DATA_LOADING
+    assert "workers" in found.summary
+
+
+def test_a_wait_for_data_behind_a_busy_device_is_no_data_problem(tmp_path: Path) -> None:
+    """The host runs ahead and waits 60 ms for its next batch, while the device still has work for them."""
+
+    def step(builder: TraceBuilder, start: float) -> None:
+        usual_host(builder, start, data_ms=60)
+        for number in range(20):
+            builder.kernel(start + 1 + number * 4.95, 4.93, launched=max(start - 30, 0) + number * 0.05)
+
+    found = facts(training(step), tmp_path)
+    assert found.stages["data_wait"].share > 0.5
+    assert judge(found).verdict.bottleneck is B.COMPUTE
+
+
+def test_copies_that_nothing_hides_are_host_to_device(tmp_path: Path) -> None:
+    def step(builder: TraceBuilder, start: float) -> None:
+        usual_host(builder, start)
+        builder.copy(start + 2, 40, called=start + 1.5, call_ms=40.4)
+        for number in range(10):
+            builder.kernel(start + 42.2 + number * 5.7, 5.69, launched=start + 42.05 + number * 0.01)
+
+    assert verdict(training(step), tmp_path).bottleneck is B.HOST_TO_DEVICE
+
+
+def test_a_graph_of_kernels_is_launched_once(tmp_path: Path) -> None:
+    """All kernels of a CUDA graph carry the number of its launch; the gaps between them are not the host's."""
+
+    def step(builder: TraceBuilder, start: float) -> None:
+        usual_host(builder, start)
+        number = builder.call("cudaGraphLaunch", start + 1, 0.05)
+        for kernel in range(48):
+            builder.work("triton_poi_fused_add_0", start + 1.2 + kernel * 2, 1.8, number)
+
+    found = facts(training(step), tmp_path)
+    assert found.device is not None and found.device.idle_ms is not None
+    assert found.device.idle_ms["host"] < 0.3 * found.device.idle_ms["unknown"]
+    assert judge(found).verdict.bottleneck is B.COMPUTE
+
+
+def test_a_single_step_of_loading_code_is_too_little_to_judge(tmp_path: Path) -> None:
+    def step(builder: TraceBuilder, start: float) -> None:
+        usual_host(builder, start)
+        builder.call("cudaLaunchKernel", start + 3, 60)
+        builder.kernel(start + 70, 5, launched=start + 69.9)
+
+    assert verdict(training(step, steps=1), tmp_path).bottleneck is B.NONE
+
+
+def test_a_single_whole_step_can_be_judged(tmp_path: Path) -> None:
+    assert verdict(training(busy_step, steps=1), tmp_path).bottleneck is B.COMPUTE
+
+
+def test_without_device_events_the_stages_judge(tmp_path: Path) -> None:
+    builder = training(lambda builder, start: usual_host(builder, start, data_ms=70), steps=6)
+    found = facts(builder, tmp_path)
+    assert found.device is None and "device" in found.not_measured
+    assert judge(found).verdict.bottleneck in (B.DATA_LOADING, B.DATA_PREPROCESSING)
+
+
+def test_a_trace_that_trains_nothing_says_so(tmp_path: Path) -> None:
+    builder = TraceBuilder()
+    for number in range(30):
+        builder.op("aten::mm", number * 2.0, 1.0)
+        builder.kernel(number * 2.0 + 0.5, 1.0, launched=number * 2.0 + 0.4)
+    found = facts(builder, tmp_path)
+    assert found.steps is None
+    assert judge(found).verdict.bottleneck is B.NONE
+    assert found.device is not None and found.device.kernel_count == 30
