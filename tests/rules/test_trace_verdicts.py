@@ -12,21 +12,21 @@ from profiler.analysis.facts import Facts
 from profiler.analysis.trace.facts import facts_of
 from profiler.analysis.trace.many import read_traces
 from profiler.record.trace.read import read_trace
-from profiler.rules.base import Bottleneck as B
+from profiler.rules.base import Bottleneck as Word
 from profiler.rules.catalogue import judge
 from profiler.rules.verdict import Verdict
 
 EXPECTED = {
-    "resnet50_num_workers_0": (B.DATA_PREPROCESSING, B.DATA_LOADING),
-    "resnet50_num_workers_4": (B.COMPUTE,),
-    "resnet50_autograd_api_num_workers_0": (B.DATA_PREPROCESSING, B.DATA_LOADING),
-    "a100_6steps_nccl": (B.COMMUNICATION, B.COMPUTE),
-    "a100_3steps_nccl": (B.HOST_OVERHEAD,),
-    "sampled_rank-0": (B.COMMUNICATION, B.NONE),
-    "sampled_rank-1": (B.COMMUNICATION, B.NONE),
-    "v100_ns_resolution": (B.COMPUTE,),
-    "amd_mi250_rocm": (B.NONE, B.HOST_OVERHEAD, B.OTHER),
-    "cpu_only": (B.NONE, B.COMMUNICATION),
+    "resnet50_num_workers_0": (Word.DATA_PREPROCESSING, Word.DATA_LOADING),
+    "resnet50_num_workers_4": (Word.COMPUTE,),
+    "resnet50_autograd_api_num_workers_0": (Word.DATA_PREPROCESSING, Word.DATA_LOADING),
+    "a100_6steps_nccl": (Word.COMMUNICATION, Word.COMPUTE),
+    "a100_3steps_nccl": (Word.HOST_OVERHEAD,),
+    "sampled_rank-0": (Word.COMMUNICATION, Word.NONE),
+    "sampled_rank-1": (Word.COMMUNICATION, Word.NONE),
+    "v100_ns_resolution": (Word.COMPUTE,),
+    "amd_mi250_rocm": (Word.NONE, Word.HOST_OVERHEAD, Word.OTHER),
+    "cpu_only": (Word.NONE, Word.COMMUNICATION),
 }
 
 
@@ -37,7 +37,7 @@ def test_a_recorded_trace_gets_the_verdict_that_its_truth_asks_for(name: str) ->
 
 def test_two_ranks_with_equal_steps_hold_no_straggler() -> None:
     facts = read_traces([trace_path("sampled_rank-1"), trace_path("sampled_rank-0")])
-    assert judge(facts).verdict.bottleneck in (B.COMMUNICATION, B.NONE)
+    assert judge(facts).verdict.bottleneck in (Word.COMMUNICATION, Word.NONE)
     assert any("rank 0, beside rank 1" in notice and "equally long" in notice for notice in facts.notices)
 
 
@@ -62,7 +62,7 @@ def busy_step(builder: TraceBuilder, start: float) -> None:
 
 
 def test_a_device_that_is_always_busy_is_compute(tmp_path: Path) -> None:
-    assert verdict(training(busy_step), tmp_path).bottleneck is B.COMPUTE
+    assert verdict(training(busy_step), tmp_path).bottleneck is Word.COMPUTE
 
 
 def test_item_that_waits_for_a_busy_device_is_not_a_sync_problem(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_item_that_waits_for_a_busy_device_is_not_a_sync_problem(tmp_path: Path)
     assert found.device is not None
     assert found.device.sync_ms == pytest.approx(4 * 77, rel=0.01)
     assert found.device.sync_starved_ms < 0.01 * found.device.sync_ms
-    assert judge(found).verdict.bottleneck is B.COMPUTE
+    assert judge(found).verdict.bottleneck is Word.COMPUTE
 
 
 def test_waits_after_which_the_device_runs_dry_are_a_sync_problem(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_waits_after_which_the_device_runs_dry_are_a_sync_problem(tmp_path: Path
     found = facts(training(step), tmp_path)
     assert found.device is not None and found.device.idle_ms is not None
     assert found.device.idle_ms["sync"] > 5 * found.device.idle_ms["host"]
-    assert judge(found).verdict.bottleneck is B.SYNCHRONIZATION
+    assert judge(found).verdict.bottleneck is Word.SYNCHRONIZATION
 
 
 def test_the_copy_in_which_a_thread_waited_is_not_the_bottleneck(tmp_path: Path) -> None:
@@ -110,11 +110,11 @@ def test_the_copy_in_which_a_thread_waited_is_not_the_bottleneck(tmp_path: Path)
 
     found = facts(training(step), tmp_path)
     assert found.stages["host_to_device"].share > 0.6
-    assert judge(found).verdict.bottleneck is B.COMPUTE
+    assert judge(found).verdict.bottleneck is Word.COMPUTE
 
 
 def test_a_mislabelled_trace_is_judged_by_its_content(tmp_path: Path) -> None:
-    assert verdict(training(busy_step), tmp_path, "slow_dataloader_num_workers_0.json").bottleneck is B.COMPUTE
+    assert verdict(training(busy_step), tmp_path, "slow_dataloader_num_workers_0.json").bottleneck is Word.COMPUTE
 
 
 def test_time_in_a_collective_is_not_called_a_slow_network(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_time_in_a_collective_is_not_called_a_slow_network(tmp_path: Path) -> No
         )
 
     found = verdict(training(step, rank=0, world_size=8), tmp_path)
-    assert found.bottleneck is B.COMMUNICATION
+    assert found.bottleneck is Word.COMMUNICATION
     assert "late" in found.summary and "network" not in found.summary
 
 
@@ -143,7 +143,7 @@ def test_collectives_behind_computing_cost_nothing(tmp_path: Path) -> None:
     assert found.device is not None
     assert found.device.collectives_ms == pytest.approx(240)
     assert found.device.collectives_exposed_ms == pytest.approx(0, abs=0.01)
-    assert judge(found).verdict.bottleneck is B.COMPUTE
+    assert judge(found).verdict.bottleneck is Word.COMPUTE
 
 
 def test_small_kernels_that_overlap_on_an_idle_device_are_launch_bound(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_small_kernels_that_overlap_on_an_idle_device_are_launch_bound(tmp_path:
             builder.kernel(at + 0.010, 0.05, launched=at, name="vectorized_elementwise_kernel")
             builder.kernel(at + 0.012, 0.05, launched=at + 0.006, stream=COPIES)
 
-    assert verdict(training(step), tmp_path).bottleneck is B.HOST_OVERHEAD
+    assert verdict(training(step), tmp_path).bottleneck is Word.HOST_OVERHEAD
 
 
 def test_host_time_in_the_optimizer_is_not_the_devices(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_host_time_in_the_optimizer_is_not_the_devices(tmp_path: Path) -> None:
     assert found.device is not None
     assert found.stages["optimizer"].share == pytest.approx(0.6, abs=0.01)
     assert found.device.stages_ms["optimizer"] == pytest.approx(1.0)
-    assert judge(found).verdict.bottleneck is B.COMPUTE
+    assert judge(found).verdict.bottleneck is Word.COMPUTE
 
 
 def test_a_thinned_trace_gets_no_verdict_on_idle_time(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_a_thinned_trace_gets_no_verdict_on_idle_time(tmp_path: Path) -> None:
             builder.kernel(start + 5 + number * 9, 0.5, launched=start + 4.99 + number * 9)
 
     whole = training(step)
-    assert verdict(whole, tmp_path).bottleneck is B.HOST_OVERHEAD
+    assert verdict(whole, tmp_path).bottleneck is Word.HOST_OVERHEAD
     thinned = training(step)
     kept = [event for event in thinned.events if event["cat"] != "cpu_op" or event["args"]["Ev Idx"] % 12 == 0]
     for event in kept:
@@ -189,7 +189,7 @@ def test_a_thinned_trace_gets_no_verdict_on_idle_time(tmp_path: Path) -> None:
     thinned.events = kept
     found = facts(thinned, tmp_path)
     assert found.device is not None and found.device.thinned and found.device.idle_ms is None
-    assert judge(found).verdict.bottleneck is B.NONE
+    assert judge(found).verdict.bottleneck is Word.NONE
     assert "taken out" in judge(found).verdict.summary
 
 
@@ -205,7 +205,7 @@ def test_idle_time_with_work_queued_long_before_is_neither_late_host_nor_sync(tm
     assert found.device is not None and found.device.idle_ms is not None
     assert found.device.idle_ms["unknown"] > 20 * found.device.idle_ms["sync"]
     assert found.device.idle_ms["unknown"] > 5 * found.device.idle_ms["host"]
-    assert judge(found).verdict.bottleneck is B.NONE
+    assert judge(found).verdict.bottleneck is Word.NONE
 
 
 def test_a_device_that_starves_in_the_wait_for_data_is_a_data_problem(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_a_device_that_starves_in_the_wait_for_data_is_a_data_problem(tmp_path: 
             builder.kernel(start + 61.5 + number * 3, 2.9, launched=start + 61 + number * 0.2)
 
     found = verdict(training(step), tmp_path)
-    assert found.bottleneck is B.DATA_LOADING
+    assert found.bottleneck is Word.DATA_LOADING
     assert "workers" in found.summary
 
 
@@ -229,7 +229,7 @@ def test_a_wait_for_data_behind_a_busy_device_is_no_data_problem(tmp_path: Path)
 
     found = facts(training(step), tmp_path)
     assert found.stages["data_wait"].share > 0.5
-    assert judge(found).verdict.bottleneck is B.COMPUTE
+    assert judge(found).verdict.bottleneck is Word.COMPUTE
 
 
 def test_copies_that_nothing_hides_are_host_to_device(tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ def test_copies_that_nothing_hides_are_host_to_device(tmp_path: Path) -> None:
         for number in range(10):
             builder.kernel(start + 42.2 + number * 5.7, 5.69, launched=start + 42.05 + number * 0.01)
 
-    assert verdict(training(step), tmp_path).bottleneck is B.HOST_TO_DEVICE
+    assert verdict(training(step), tmp_path).bottleneck is Word.HOST_TO_DEVICE
 
 
 def test_a_graph_of_kernels_is_launched_once(tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_a_graph_of_kernels_is_launched_once(tmp_path: Path) -> None:
     found = facts(training(step), tmp_path)
     assert found.device is not None and found.device.idle_ms is not None
     assert found.device.idle_ms["host"] < 0.3 * found.device.idle_ms["unknown"]
-    assert judge(found).verdict.bottleneck is B.COMPUTE
+    assert judge(found).verdict.bottleneck is Word.COMPUTE
 
 
 def test_a_single_step_of_loading_code_is_too_little_to_judge(tmp_path: Path) -> None:
@@ -263,18 +263,18 @@ def test_a_single_step_of_loading_code_is_too_little_to_judge(tmp_path: Path) ->
         builder.call("cudaLaunchKernel", start + 3, 60)
         builder.kernel(start + 70, 5, launched=start + 69.9)
 
-    assert verdict(training(step, steps=1), tmp_path).bottleneck is B.NONE
+    assert verdict(training(step, steps=1), tmp_path).bottleneck is Word.NONE
 
 
 def test_a_single_whole_step_can_be_judged(tmp_path: Path) -> None:
-    assert verdict(training(busy_step, steps=1), tmp_path).bottleneck is B.COMPUTE
+    assert verdict(training(busy_step, steps=1), tmp_path).bottleneck is Word.COMPUTE
 
 
 def test_without_device_events_the_stages_judge(tmp_path: Path) -> None:
     builder = training(lambda builder, start: usual_host(builder, start, data_ms=70), steps=6)
     found = facts(builder, tmp_path)
     assert found.device is None and "device" in found.not_measured
-    assert judge(found).verdict.bottleneck in (B.DATA_LOADING, B.DATA_PREPROCESSING)
+    assert judge(found).verdict.bottleneck in (Word.DATA_LOADING, Word.DATA_PREPROCESSING)
 
 
 def test_a_trace_that_trains_nothing_says_so(tmp_path: Path) -> None:
@@ -284,5 +284,5 @@ def test_a_trace_that_trains_nothing_says_so(tmp_path: Path) -> None:
         builder.kernel(number * 2.0 + 0.5, 1.0, launched=number * 2.0 + 0.4)
     found = facts(builder, tmp_path)
     assert found.steps is None
-    assert judge(found).verdict.bottleneck is B.NONE
+    assert judge(found).verdict.bottleneck is Word.NONE
     assert found.device is not None and found.device.kernel_count == 30

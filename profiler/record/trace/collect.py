@@ -37,7 +37,8 @@ from profiler.record.trace.recording import (
     Work,
 )
 
-_OPERATORS = {"cpu_op": False, "Operator": False, "user_annotation": True}
+_OPERATORS = ("cpu_op", "Operator", "user_annotation")
+_RANGES = ("user_annotation",)
 _WORK = {
     "kernel": Work.KERNEL,
     "Kernel": Work.KERNEL,
@@ -68,6 +69,25 @@ def is_runtime(category: str) -> bool:
     return category == "Runtime" or category.endswith(("_runtime", "_driver"))
 
 
+class _TableOf(dict[Any, str]):
+    """The table for each category; "" for events that count for the span alone."""
+
+    def __missing__(self, category: object) -> str:
+        table = ""
+        if category in _OPERATORS:
+            table = "operators"
+        elif category in _WORK:
+            table = "device"
+        elif category == _PYTHON:
+            table = "python"
+        elif category == _LEFT_OUT:
+            table = _LEFT_OUT
+        elif isinstance(category, str) and is_runtime(category):
+            table = "calls"
+        self[category] = table
+        return table
+
+
 def is_users(frame: object) -> bool:
     """Whether a Python function's event is of the user's own files."""
     found = _FRAME.match(frame) if isinstance(frame, str) else None
@@ -82,6 +102,7 @@ class Collector:
 
     def __init__(self) -> None:
         self.names = Numbered()
+        self._table_of = _TableOf()
         self.tracks = Tracks()
         self.kept = 0
         self.damaged = 0  # without a time that can be believed
@@ -94,19 +115,18 @@ class Collector:
 
     def add(self, events: Sequence[Event]) -> None:
         """Append a piece."""
-        by_category: dict[str, list[Event]] = {}
+        by_table: dict[str, list[Event]] = {}
         readings: list[Event] = []
         for event in events:
             if event.ph == "X":
-                by_category.setdefault(event.cat or "", []).append(event)
+                by_table.setdefault(self._table_of[event.cat], []).append(event)
             elif event.name == _MEMORY and event.args is not None:
                 readings.append(event)
-        by_category.pop(_LEFT_OUT, None)
-        for category, found in by_category.items():
+        by_table.pop(_LEFT_OUT, None)
+        for table, found in by_table.items():
             timed = self._timed(found)
-            if timed is None:
-                continue
-            self._sort(category, *timed)
+            if timed is not None:
+                self._sort(table, *timed)
         self._take_readings(readings)
 
     def _timed(self, events: list[Event]) -> tuple[list[Event], Ints, Ints] | None:
@@ -132,24 +152,23 @@ class Collector:
         self._last = max(self._last, last)
         return events, begins, ends
 
-    def _sort(self, category: str, events: list[Event], start: Ints, end: Ints) -> None:
-        if category in _OPERATORS:
-            args = [event.args or _NOTHING for event in events]
+    def _sort(self, table: str, events: list[Event], start: Ints, end: Ints) -> None:
+        args = [event.args or _NOTHING for event in events]
+        if table == "operators":
             self._count_indices(args)
-            self._host("operators", events, start, end)
+            self._host(table, events, start, end)
             self._add("operators.external", _external(args))
-            self._add("operators.marked", np.full(len(events), _OPERATORS[category]), np.bool_)
-        elif category in _WORK:
-            self._device(_WORK[category], events, start, end)
-        elif is_runtime(category):
-            args = [event.args or _NOTHING for event in events]
-            self._host("calls", events, start, end)
+            self._add("operators.marked", np.array([event.cat in _RANGES for event in events]), np.bool_)
+        elif table == "device":
+            self._device(args, events, start, end)
+        elif table == "calls":
+            self._host(table, events, start, end)
             self._add("calls.correlation", whole_numbers([arg.correlation for arg in args]))
             self._add("calls.bytes", whole_numbers([_first_of(arg.bytes, arg.size) for arg in args]))
-        elif category == _PYTHON:
-            self._count_indices([event.args or _NOTHING for event in events])
+        elif table == "python":
+            self._count_indices(args)
             chosen = [number for number, event in enumerate(events) if self._is_users(event.name)]
-            self._host("python", [events[number] for number in chosen], start[chosen], end[chosen])
+            self._host(table, [events[number] for number in chosen], start[chosen], end[chosen])
 
     def _host(self, table: str, events: list[Event], start: Ints, end: Ints) -> None:
         self._add(f"{table}.start", start)
@@ -157,13 +176,12 @@ class Collector:
         self._add(f"{table}.name", numbered(self.names, (str(event.name) for event in events)), np.int32)
         self._add(f"{table}.track", numbered(self.tracks, ((event.pid, event.tid) for event in events)), np.int32)
 
-    def _device(self, work: Work, events: list[Event], start: Ints, end: Ints) -> None:
-        args = [event.args or _NOTHING for event in events]
+    def _device(self, args: list[Args], events: list[Event], start: Ints, end: Ints) -> None:
         self._host("device", events, start, end)
         device = whole_numbers([_first_of(arg.device, event.pid) for arg, event in zip(args, events, strict=True)])
         stream = whole_numbers([_stream(arg, event) for arg, event in zip(args, events, strict=True)])
         columns: dict[str, tuple[npt.NDArray[Any], npt.DTypeLike]] = {
-            "work": (np.full(len(events), int(work)), np.int8),
+            "work": (np.array([_WORK[event.cat or ""] for event in events], dtype=np.int8), np.int8),
             "device": (device, np.int32),
             "stream": (stream, np.int64),
             "correlation": (whole_numbers([arg.correlation for arg in args]), np.int64),

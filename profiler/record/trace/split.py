@@ -21,11 +21,15 @@ MOST_PENDING_BYTES = 64 << 20  # of text in which no event ends
 _MOST_JOINED = 64  # pieces of one object that looked like several
 _MOST_JOINED_BYTES = 1 << 20
 _MOST_ENDS = 64  # places that look like the end of the array
+_MOST_LOOKED_AT = 4096  # braces, from the end of a piece, in search of its last event
+_WIDEST_GAP = 256  # white space between two events
 _BEGINS = re.compile(rb'"traceEvents"\s*:\s*\[')
 _ENDS = re.compile(rb"\}\s*\]")
 _BETWEEN = re.compile(rb"(?<=\})\s*,\s*(?=\{)")
 _ESCAPE = re.compile(rb'\\(?!["\\/bfnrtu])')
 _CONTROL = re.compile(rb"[\x00-\x1f]")
+_EVENT = re.compile(rb'\{\s*"(?:ph|cat|name|pid|tid|ts|dur|args|id)"')
+_TRAILING = re.compile(r"trailing characters \(byte (\d+)\)")
 _NO_NUMBER = re.compile(rb"(?<=[:,\[\s])-?(?:Infinity|NaN|inf|nan)(?=[,}\]\s])")
 _WHITE = b" \t\r\n"
 
@@ -51,31 +55,22 @@ def split(blocks: Iterable[bytes], document: Document, name: str) -> Iterator[li
             if start is None:
                 continue
             inside, pending = True, pending[start:]
-        if ended:
-            if len(pending) > MOST_PENDING_BYTES:
-                break
-            continue
-        cut = _last_border(pending)
-        if cut is None:
-            if len(pending) > MOST_PENDING_BYTES:
-                document.damaged += 1
-                return
-            continue
-        events, rest = _decode(pending[:cut], document)
-        if rest is None:
-            pending = pending[cut:].lstrip(_WHITE).removeprefix(b",")
-        else:
-            ended, pending = True, rest + pending[cut:]
-        yield events
+        cut = None if ended else _last_border(pending)
+        if cut is not None:
+            events, rest, ended = _decode(pending[:cut], document)
+            yield events
+            pending = rest + pending[cut:]
+        if len(pending) > MOST_PENDING_BYTES:
+            document.damaged += not ended
+            break
     if not inside:
         raise ProfError(f"{name} holds no traceEvents: it is not a trace of torch.profiler, or it broke off at once.")
     if not ended:
-        events, rest = _last(pending, document)
-        ended, pending = rest is not None, rest or b""
+        events, pending, ended = _last(pending.lstrip(_WHITE + b","), document)
         yield events
     document.complete = ended
     if ended:
-        document.tail = _object(b"{" + pending.strip(_WHITE).removeprefix(b",").rstrip(_WHITE + b"}") + b"}")
+        document.tail = _tail(pending) or {}
 
 
 def _start(text: bytes, document: Document, name: str) -> int | None:
@@ -99,76 +94,96 @@ def _object(text: bytes) -> dict[str, Any]:
     try:
         return decode_object(_NO_NUMBER.sub(b"null", text))
     except UNREADABLE:
-        pass
-    try:  # what stands after it may be cut off: the longest beginning that is whole
-        return decode_object(text[: text.rindex(b",\n")] + b"}")
-    except (*UNREADABLE, ValueError):
         return {}
 
 
-def _last_border(text: bytes) -> int | None:
-    """Right after the last `}` that is followed by `, {`; None where there is none."""
-    at = len(text)
-    while (at := text.rfind(b"{", 0, at)) > 0:
-        before = text[max(at - 256, 0) : at].rstrip(_WHITE)
-        if before.endswith(b",") and before[:-1].rstrip(_WHITE).endswith(b"}"):
-            return max(at - 256, 0) + len(before[:-1].rstrip(_WHITE))
-    return None
-
-
-def _decode(text: bytes, document: Document) -> tuple[list[Event], bytes | None]:
-    """Events of a piece, and, where the array ends in it, the text after the array."""
-    try:
-        return decode_all(b"[" + text + b"]"), None
-    except UNREADABLE:
-        pass
-    if _NO_NUMBER.search(text):
-        text = _NO_NUMBER.sub(b"null", text)
-        try:
-            return decode_all(b"[" + text + b"]"), None
-        except UNREADABLE:
-            pass
-    ended = _ended(text)
-    return ended if ended is not None else (_objects(text, document), None)
-
-
-def _ended(text: bytes) -> tuple[list[Event], bytes] | None:
-    """Events up to the end of the array, and the text after it, where the array ends in this piece."""
-    for tried, found in enumerate(_ENDS.finditer(text)):
-        if tried == _MOST_ENDS:
-            break
-        try:
-            return decode_all(b"[" + text[: found.start() + 1] + b"]"), text[found.end() :]
-        except UNREADABLE:
-            continue
-    return None
-
-
-def _last(text: bytes, document: Document) -> tuple[list[Event], bytes | None]:
-    """Events of the last piece; the text after the array is None where the array has no end."""
+def _tail(text: bytes) -> dict[str, Any] | None:
+    """What stands after the array of events; None where that can't be the end of a trace."""
     text = text.strip(_WHITE)
+    if text in (b"", b"}"):
+        return {}
+    if not text.startswith(b","):
+        return None
+    try:
+        return decode_object(_NO_NUMBER.sub(b"null", b"{" + text[1:]))
+    except UNREADABLE:
+        return None
+
+
+def _last_border(text: bytes) -> int | None:
+    """Right after the last `}` that is followed by `, {`, of an event where one can be told; None for none."""
+    fallback = None
+    at = len(text)
+    for _ in range(_MOST_LOOKED_AT):
+        at = text.rfind(b"{", 0, at)
+        if at <= 0:
+            break
+        low = max(at - _WIDEST_GAP, 0)
+        before = text[low:at].rstrip(_WHITE)
+        ended = before[:-1].rstrip(_WHITE) if before.endswith(b",") else b""
+        if ended.endswith(b"}"):
+            if _EVENT.match(text, at):
+                return low + len(ended)
+            fallback = fallback or low + len(ended)
+    return fallback
+
+
+def _decode(text: bytes, document: Document) -> tuple[list[Event], bytes, bool]:
+    """Events of a piece, the text that is left of it, and whether the array has ended before that."""
+    text = text.lstrip(_WHITE + b",")
+    found = _whole(text)
+    if found is None and _NO_NUMBER.search(text):
+        text = _NO_NUMBER.sub(b"null", text)
+        found = _whole(text)
+    if found is not None:
+        return found
+    events, rest = _objects(text, document, final=False)
+    return events, rest, False
+
+
+def _whole(text: bytes) -> tuple[list[Event], bytes, bool] | None:
+    """All events of a piece, where none is damaged, up to the end of the array where that lies in it."""
+    try:
+        return decode_all(b"[" + text + b"]"), b"", False
+    except UNREADABLE as error:
+        ends = _TRAILING.search(str(error))
+    if ends is None:
+        return None
+    end = int(ends[1]) - 1  # of the array, in text without the bracket before it
+    try:
+        return decode_all(b"[" + text[:end]), text[end:], True
+    except UNREADABLE:
+        return None
+
+
+def _last(text: bytes, document: Document) -> tuple[list[Event], bytes, bool]:
+    """Events of the last piece, the text after the array, and whether the array has an end."""
+    text = _NO_NUMBER.sub(b"null", text.strip(_WHITE))
     if text[:1] == b"]":
-        return [], text[1:]
-    text = _NO_NUMBER.sub(b"null", text)
-    ended = _ended(text)
-    if ended is not None:
-        return ended
+        return [], text[1:], True
+    found = _whole(text)
+    if found is not None and found[2]:
+        return found
+    for end in [place.start() + 1 for place in _ENDS.finditer(text)][-_MOST_ENDS:]:
+        rest = text[end:].lstrip(_WHITE)[1:]
+        if _tail(rest) is not None:
+            return _objects(text[:end], document, final=True)[0], rest, True
     # no end: the last object is torn unless it happens to be whole
     pieces = _BETWEEN.split(text)
-    torn = pieces[-1].rstrip(_WHITE + b",")
-    whole = _objects(b",".join(pieces[:-1]), document) if len(pieces) > 1 else []
-    at = max((found.start() + 1 for found in _ENDS.finditer(torn)), default=None)
-    for candidate, rest in ((torn, None), (torn[:at], torn[at:].lstrip(_WHITE)[1:] if at else None)):
-        try:
-            event = decode_one(candidate) if candidate else None
-        except UNREADABLE:
-            continue
-        return whole + ([event] if event is not None else []), rest
-    return whole, None
+    events = _objects(b",".join(pieces[:-1]), document, final=True)[0] if len(pieces) > 1 else []
+    torn = pieces[-1].rstrip(_WHITE + b",]")
+    try:
+        event = decode_one(torn) if torn else None
+    except UNREADABLE:
+        event = None
+    return events + ([event] if event is not None else []), b"", False
 
 
-def _objects(text: bytes, document: Document) -> list[Event]:
-    """The events of a damaged piece one by one; an object that can't be read is counted and left out."""
+def _objects(text: bytes, document: Document, final: bool) -> tuple[list[Event], bytes]:
+    """The events of a damaged piece one by one; an object that can't be read is counted and left out.
+
+    Unless it is final, a piece may end within an object: that is left over.
+    """
     pieces = _BETWEEN.split(text)
     found: list[Event] = []
     at = 0
@@ -176,10 +191,15 @@ def _objects(text: bytes, document: Document) -> list[Event]:
         event, used = _joined(pieces, at)
         if event is not None:
             found.append(event)
+        elif not final and at + _MOST_JOINED > len(pieces):
+            rest = b",".join(pieces[at:])
+            if len(rest) < _MOST_JOINED_BYTES:
+                return found, rest
+            document.damaged += 1
         else:
             document.damaged += 1
         at += used
-    return found
+    return found, b""
 
 
 def _joined(pieces: list[bytes], at: int) -> tuple[Event | None, int]:

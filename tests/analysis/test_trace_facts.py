@@ -1,0 +1,317 @@
+"""From traces made by hand to facts: steps and stages by every kind of mark, processes, devices, broken input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from trace_builder import BEGAN_US, ENGINE, PID, STREAM, THREAD, TraceBuilder, training, usual_host
+
+from profiler.analysis.device_facts import COPY_KINDS, FAMILIES, IDLE_CAUSES
+from profiler.analysis.facts import Facts
+from profiler.analysis.trace.facts import facts_of
+from profiler.analysis.trace.many import read_traces, trace_files
+from profiler.errors import ProfError
+from profiler.record.trace.read import read_trace
+from profiler.record.vocabulary import STAGE_ORDER
+from profiler.rules.catalogue import judge
+
+
+def facts(builder: TraceBuilder, tmp_path: Path, name: str = "made.json") -> Facts:
+    return facts_of(read_trace(builder.write(tmp_path / name))).facts
+
+
+def loop(
+    builder: TraceBuilder, start: float, *, data: bool = True, update: bool = True, engine: int = ENGINE, micro: int = 1
+) -> None:
+    """One step of 100 ms: batch 0-10, forward 10-40, backward 40-70, update 80-90."""
+    if data:
+        builder.mark("enumerate(DataLoader)#_SingleProcessDataLoaderIter.__next__", start, 10)
+    for part in range(micro):
+        at, whole = start + 10 + part * 60 / micro, 60 / micro
+        for number in range(10):
+            builder.op("aten::linear", at + number * whole / 20, whole / 25)
+        builder.backward(at + whole / 2, whole / 2, thread=engine)
+    builder.kernel(start + 12, 85, launched=start + 11)
+    if update:
+        builder.mark("Optimizer.step#SGD.step", start + 80, 10)
+
+
+def stages(found: Facts) -> dict[str, float]:
+    return {name: round(stage.mean_ms, 1) for name, stage in found.stages.items() if stage.mean_ms > 0.05}
+
+
+def test_marked_steps_are_as_long_as_their_marks(tmp_path: Path) -> None:
+    found = facts(training(loop, 5), tmp_path)
+    assert found.steps is not None
+    assert (found.steps.count, found.steps.measured, found.steps.explicit) == (5, 5, True)
+    assert found.steps.mean_ms == pytest.approx(99.99)
+    assert stages(found) == {"data_wait": 10, "forward": 30, "backward": pytest.approx(30, abs=0.2),
+                             "optimizer": 10, "other": pytest.approx(20, abs=0.2)}  # fmt: skip
+
+
+def test_time_between_marked_steps_belongs_to_none(tmp_path: Path) -> None:
+    builder = TraceBuilder()
+    for number in range(4):
+        builder.mark(f"ProfilerStep#{number}", number * 150, 100)
+        loop(builder, number * 150)
+    found = facts(builder, tmp_path)
+    assert found.steps is not None and found.device is not None
+    assert found.steps.mean_ms == pytest.approx(100)
+    assert sum(stages(found).values()) == pytest.approx(100, abs=0.5)
+    assert [step.wall_ms for step in found.device.steps] == pytest.approx([100] * 4)
+    assert found.device.stages_ms == {"forward": pytest.approx(85)}
+
+
+def test_without_marks_a_step_begins_with_its_batch(tmp_path: Path) -> None:
+    found = facts(training(loop, 5, marked=False), tmp_path)
+    assert found.steps is not None
+    assert (found.steps.count, found.steps.explicit) == (5, False)
+    assert found.steps.median_ms == pytest.approx(100, abs=0.1)
+    assert stages(found)["data_wait"] == 10
+
+
+def test_without_a_loader_a_step_begins_after_the_update(tmp_path: Path) -> None:
+    found = facts(training(lambda builder, at: loop(builder, at, data=False), 5, marked=False), tmp_path)
+    assert found.steps is not None
+    assert found.steps.count == 5
+    assert found.steps.median_ms == pytest.approx(100, abs=10)
+    assert "data_wait" not in found.stages
+
+
+def test_without_any_mark_backward_passes_tell_the_steps(tmp_path: Path) -> None:
+    def step(builder: TraceBuilder, start: float) -> None:
+        loop(builder, start, data=False, update=False)
+
+    found = facts(training(step, 5, marked=False), tmp_path)
+    assert found.steps is not None
+    assert found.steps.count >= 4
+    assert "optimizer" not in found.stages
+
+
+def test_on_a_cpu_backward_runs_on_the_training_thread(tmp_path: Path) -> None:
+    def step(builder: TraceBuilder, start: float) -> None:
+        loop(builder, start, engine=THREAD)
+
+    builder = training(step, 4)
+    builder.events = [event for event in builder.events if event["cat"] in ("cpu_op", "user_annotation")]
+    found = facts(builder, tmp_path)
+    assert found.device is None and found.machine.device == "cpu"
+    assert stages(found)["forward"] == 30
+    assert stages(found)["backward"] == pytest.approx(30, abs=0.2)
+
+
+def test_each_micro_batch_has_its_forward_and_backward(tmp_path: Path) -> None:
+    found = facts(training(lambda builder, at: loop(builder, at, micro=3), 4), tmp_path)
+    assert found.steps is not None
+    assert found.steps.micro_batches == 3
+    assert stages(found)["forward"] == pytest.approx(30, abs=0.2)
+
+
+def test_start_up_is_left_out_where_it_is_beyond_doubt(tmp_path: Path) -> None:
+    builder = TraceBuilder()
+    for number in range(5):
+        at = 900 * min(number, 1) + 100 * max(number - 1, 0)
+        builder.mark(f"ProfilerStep#{number}", at, 899 if number == 0 else 99)
+        loop(builder, at)
+    found = facts(builder, tmp_path)
+    assert found.steps is not None and found.device is not None
+    assert (found.steps.count, found.steps.warmup) == (5, 1)
+    assert [step.index for step in found.device.steps] == [1, 2, 3, 4]
+
+
+def test_a_slower_first_step_is_a_step(tmp_path: Path) -> None:
+    builder = TraceBuilder()
+    for number in range(4):
+        at = 150 * min(number, 1) + 100 * max(number - 1, 0)
+        builder.mark(f"ProfilerStep#{number}", at, 149 if number == 0 else 99)
+        loop(builder, at)
+    found = facts(builder, tmp_path)
+    assert found.steps is not None
+    assert found.steps.measured == 4
+
+
+def test_processes_of_one_file_are_not_mixed(tmp_path: Path) -> None:
+    training_one = training(loop, 4)
+    other = TraceBuilder(pid=9000)
+    for number in range(200):
+        other.op("aten::mm", number * 2.0, 1.0, thread=9000)
+        correlation = other.call("cudaLaunchKernel", number * 2.0, 0.1, thread=9000)
+        other.work("stranger", number * 2.0 + 0.5, 1.0, correlation + 100_000, device=3)
+        other.events[-2]["args"]["correlation"] += 100_000
+    training_one.events += other.events
+    found = facts(training_one, tmp_path)
+    assert found.device is not None and found.steps is not None
+    assert found.steps.count == 4
+    assert {kernel.name for kernel in found.device.kernels} == {"ampere_sgemm_128x64_nn"}
+    assert any("1 further process" in notice and str(PID) in notice for notice in found.notices)
+
+
+def test_several_devices_of_one_process_are_united_and_said_to_be(tmp_path: Path) -> None:
+    def step(builder: TraceBuilder, start: float) -> None:
+        usual_host(builder, start)
+        for device in (0, 1):
+            number = builder.call("cudaLaunchKernel", start + 5, 0.01)
+            builder.work("gemm", start + 10 + device * 40, 40, number, device=device)
+
+    found = facts(training(step), tmp_path)
+    assert found.device is not None
+    assert found.device.busy_ms == pytest.approx(4 * 80)
+    assert any("2 devices" in notice for notice in found.notices)
+
+
+def test_events_without_correlation_are_linked_by_their_operator(tmp_path: Path) -> None:
+    builder = training(usual_host, 3)
+    for number, event in enumerate([event for event in builder.events if event["name"] == "aten::linear"]):
+        at = (event["ts"] - BEGAN_US) / 1000
+        builder.work(f"kernel{number % 2}", at + 1, 1, None, **{"External id": event["args"]["External id"]})
+    found = facts(builder, tmp_path)
+    assert found.device is not None
+    assert found.device.stages_ms == {"forward": pytest.approx(10)}
+    assert found.device.kernels[0].operator == "aten::linear"
+
+
+def test_kernels_are_named_with_their_stage_and_operator(tmp_path: Path) -> None:
+    def step(builder: TraceBuilder, start: float) -> None:
+        loop(builder, start)
+        builder.kernel(start + 98, 1.5, launched=start + 41, name="sm80_xmma_gemm_tensor16x8x16", thread=ENGINE)
+
+    found = facts(training(step), tmp_path)
+    assert found.device is not None
+    first, second = found.device.kernels
+    assert (first.stage, first.family, first.tensor_cores, first.count) == ("forward", "gemm", False, 4)
+    assert (second.stage, second.tensor_cores) == ("backward", True)
+    assert second.operator == "autograd::engine::evaluate_function: MmBackward0"
+    assert found.device.tensor_core_share == pytest.approx(1.5 / 86.5)
+
+
+def test_names_of_intels_runtime(tmp_path: Path) -> None:
+    def step(builder: TraceBuilder, start: float) -> None:
+        usual_host(builder, start)
+        number = builder.call("zeCommandListAppendLaunchKernel", start + 5, 0.01)
+        builder.events[-1]["cat"] = "xpu_runtime"
+        builder.work("gemm_kernel", start + 6, 90, number)
+        number = builder.call("zeCommandListAppendMemoryCopy", start + 4, 0.01)
+        builder.events[-1]["cat"] = "xpu_runtime"
+        builder.work("Memcpy M2D", start + 5, 0.9, number, cat="gpu_memcpy", bytes=4096)
+
+    found = facts(training(step), tmp_path)
+    assert found.device is not None
+    assert found.machine.device == "Intel GPU"
+    assert found.device.copies["h2d"].bytes == 4 * 4096
+
+
+def test_memory_readings_become_a_timeline(tmp_path: Path) -> None:
+    builder = training(loop, 3)
+    for number in range(2000):
+        args = {"Device Type": 1, "Device Id": 0, "Total Allocated": number % 100 << 20, "Total Reserved": 1 << 30}
+        builder.events.append(
+            {"ph": "i", "name": "[memory]", "ts": BEGAN_US + number * 100, "pid": PID, "tid": THREAD, "args": args}
+        )
+    found = facts(builder, tmp_path)
+    assert found.device is not None
+    assert found.memory.peak_device_bytes == 99 << 20
+    assert 0 < len(found.device.memory_timeline) <= 600
+
+
+def test_ranks_in_several_files_are_told_apart(tmp_path: Path) -> None:
+    slow = training(loop, 4, rank=0, world_size=2)
+    quick = training(loop, 4, 130.0, rank=1, world_size=2)
+    slow.write(tmp_path / "b.json.gz")
+    quick.write(tmp_path / "a.json")
+    (tmp_path / "broken.json").write_text("nothing")
+    (tmp_path / "notes.txt").write_text("no trace")
+    found = read_traces(trace_files([tmp_path]))
+    assert found.steps is not None and found.run.ranks == 2
+    assert found.steps.mean_ms == pytest.approx(99.99)
+    assert found.trace is not None and len(found.trace.files) == 3
+    assert any("rank 0, beside rank 1" in notice and "by 30 %" in notice for notice in found.notices)
+    assert any("broken.json" in notice for notice in found.notices)
+
+
+def test_files_that_all_fail_say_why(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("nothing")
+    with pytest.raises(ProfError, match="no JSON"):
+        read_traces(trace_files([tmp_path]))
+    with pytest.raises(ProfError, match="does not exist"):
+        trace_files([tmp_path / "gone.json"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ProfError, match="holds no trace"):
+        trace_files([tmp_path / "empty"])
+
+
+NAMES = st.sampled_from(
+    ["ProfilerStep#3", "ProfilerStep#x", "enumerate(DataLoader)#_MultiProcessingDataLoaderIter.__next__", "aten::mm",
+     "Optimizer.step#SGD.step", "Optimizer.zero_grad#SGD.zero_grad", "autograd::engine::evaluate_function: MmBackward0",
+     "MmBackward0", "cudaLaunchKernel", "cudaStreamSynchronize", "cudaMemcpyAsync", "Memcpy HtoD (Pageable -> Device)",
+     "Memcpy DtoH (Device -> Pinned)", "ncclKernel_AllReduce", "nccl:all_reduce", "gloo:all_reduce", "", "[memory]"]
+)  # fmt: skip
+CATEGORIES = st.sampled_from(
+    ["cpu_op", "user_annotation", "cuda_runtime", "kernel", "gpu_memcpy", "gpu_memset", "Operator", "Kernel", "Trace",
+     "python_function", "gpu_user_annotation", "overhead", None, "ac2g"]
+)  # fmt: skip
+ODD = st.one_of(
+    st.none(), st.integers(-5, 40), st.floats(allow_nan=False), st.text(max_size=4), st.integers(-(2**70), 2**70),
+    st.lists(st.integers(), max_size=2),
+)  # fmt: skip
+EVENTS = st.fixed_dictionaries(
+    {
+        "ph": st.sampled_from(["X", "X", "X", "X", "X", "i", "M", "s", "f", "", "B"]),
+        "cat": CATEGORIES,
+        "name": NAMES,
+        "pid": st.one_of(st.sampled_from([0, 1, 9, 9, 9]), ODD),
+        "tid": st.one_of(st.sampled_from([7, 9, 9, 10, "stream 7"]), ODD),
+        "ts": st.one_of(st.integers(0, 60), st.floats(0, 60), ODD),
+        "dur": st.one_of(st.integers(0, 40), st.floats(0, 40), ODD),
+        "args": st.one_of(
+            st.none(),
+            st.dictionaries(
+                st.sampled_from(
+                    ["correlation", "External id", "Ev Idx", "stream", "device", "bytes", "Collective name",
+                     "Total Allocated", "Device Type", "In msg nelems", "dtype"]
+                ),
+                st.one_of(st.integers(-2, 12), ODD),
+            ),
+        ),
+    }
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(events=st.lists(EVENTS, min_size=1, max_size=40))
+def test_whatever_a_trace_holds_it_is_judged_or_refused_in_a_sentence(
+    tmp_path: Path, events: list[dict[str, Any]]
+) -> None:
+    path = tmp_path / "made.json"
+    path.write_text(json.dumps({"traceEvents": events}))
+    try:
+        found = facts_of(read_trace(path)).facts
+    except ProfError as error:
+        assert len(str(error).splitlines()) == 1
+        return
+    judgement = judge(found)
+    assert judgement.failures == ()
+    if found.steps is not None and found.stages:
+        total = sum(stage.mean_ms for stage in found.stages.values())
+        assert total == pytest.approx(found.steps.mean_ms, rel=1e-6, abs=1e-6)
+    device = found.device
+    if device is not None:
+        assert 0 <= device.busy_ms <= device.span_ms * (1 + 1e-9)
+        assert device.collectives_exposed_ms <= device.collectives_ms <= device.kernel_ms + 1e-9
+        if device.idle_ms is not None:
+            assert set(device.idle_ms) == set(IDLE_CAUSES)
+            assert sum(device.idle_ms.values()) == pytest.approx(device.span_ms - device.busy_ms, abs=1e-6)
+        assert set(device.copies) <= set(COPY_KINDS)
+        assert {family.name for family in device.families} <= set(FAMILIES)
+        assert set(device.stages_ms) <= set(STAGE_ORDER)
+        assert all(step.busy_ms <= step.wall_ms + 1e-9 for step in device.steps)
+
+
+def test_the_builders_streams_are_where_the_device_works() -> None:
+    builder = TraceBuilder()
+    builder.kernel(1, 1, launched=0.5)
+    assert builder.events[-1]["tid"] == STREAM
