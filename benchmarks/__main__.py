@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import accuracy, ending, gains, overhead, ranks, startup
+from benchmarks import accuracy, ending, gains, overhead, ranks, startup, traces
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 
@@ -138,12 +138,30 @@ def gains_table(write: bool = False) -> str:
     )
 
 
+def traces_table() -> str:
+    """Reading recorded traces."""
+    rows = [
+        f"| {speed.size_mb:,.0f} MB | {speed.read_s:.1f} s | {speed.facts_s:.1f} s | {speed.mb_per_s:,.0f} MB/s | "
+        f"{speed.rss_mb:,.0f} MB ({speed.rss_mb / speed.size_mb:.2f}×) |"
+        for speed in traces.run()
+    ]
+    return _table(
+        "traces",
+        "Reading recorded traces",
+        "Real events repeated to this size, each file read and reduced to facts in a process of its own. Must: "
+        "100 MB/s from file to facts, and resident memory of at most 0.3× the file at 1 GB.",
+        ("file", "reading", "facts", "speed", "resident memory"),
+        rows,
+    )
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "overhead": overhead_table,
     "ranks": ranks_table,
     "accuracy": accuracy_table,
     "startup": startup_table,
     "ending": ending_table,
+    "traces": traces_table,
     "gains": gains_table,
 }
 

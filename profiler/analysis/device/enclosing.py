@@ -34,6 +34,14 @@ def outermost(start: Ints, end: Ints, at: Ints) -> Ints:
     return _around(start, end, levels[0], at) if levels else np.full(len(at), -1, dtype=np.int64)
 
 
+def parents(start: Ints, end: Ints) -> Ints:
+    """For each event the one right around it, -1 for none."""
+    found = np.full(len(start), -1, dtype=np.int64)
+    for outer, inner in pairwise(_levels(start, end)):
+        found[inner] = _around(start, end, outer, start[inner])
+    return found
+
+
 def top_level(start: Ints, end: Ints) -> Ints:
     """The events that lie in no other, in time order."""
     levels = _levels(start, end, most=1)

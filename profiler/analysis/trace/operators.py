@@ -12,7 +12,7 @@ import numpy as np
 
 from profiler.analysis import labels as lab
 from profiler.analysis.block import Moments
-from profiler.analysis.device.enclosing import MOST_TRACKS
+from profiler.analysis.device.enclosing import MOST_TRACKS, parents
 from profiler.analysis.intervals import Ints
 from profiler.analysis.trace.host import Host
 from profiler.analysis.trace.process import Process
@@ -52,25 +52,8 @@ def _own_time(operators: HostEvents) -> Ints:
     tracks, counts = np.unique(operators.track, return_counts=True)
     for track in tracks[np.argsort(-counts, kind="stable")][:MOST_TRACKS].tolist():
         at = np.flatnonzero(operators.track == track)
-        start, end = operators.start[at], operators.end[at]
-        order = np.lexsort((-end, start))
-        at, start, end = at[order], start[order], end[order]
-        parent = _parents(start, end)
-        inner = parent >= 0
-        np.subtract.at(own, at[parent[inner]], length[at[inner]])
+        around = parents(operators.start[at], operators.end[at])
+        inner = around >= 0
+        np.subtract.at(own, at[around[inner]], length[at[inner]])
     at_least: Ints = np.maximum(own, 0)
     return at_least
-
-
-def _parents(start: Ints, end: Ints) -> Ints:
-    """For each event, of those sorted by start, the number of the one right around it; -1 for none."""
-    found = np.full(len(start), -1, dtype=np.int64)
-    open_events: list[int] = []
-    ends = end.tolist()
-    for number, begin in enumerate(start.tolist()):
-        while open_events and ends[open_events[-1]] <= begin:
-            open_events.pop()
-        if open_events:
-            found[number] = open_events[-1]
-        open_events.append(number)
-    return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,8 +20,9 @@ from profiler.record.trace.columns import (
     ABSENT,
     LONGEST_US,
     Column,
-    Numbered,
+    Names,
     Tracks,
+    first_said,
     nanoseconds,
     numbered,
     whole_numbers,
@@ -101,26 +103,27 @@ class Collector:
     """Takes events piece by piece; `recorded` parts are on the trace's own clock less `origin`."""
 
     def __init__(self) -> None:
-        self.names = Numbered()
+        self.names = Names()
         self._table_of = _TableOf()
         self.tracks = Tracks()
         self.kept = 0
         self.damaged = 0  # without a time that can be believed
         self.far = 0  # more than a day away from the others
         self._reference_us: float | None = None
-        self._first = self._last = ABSENT
+        self._first, self._last = 1 << 62, -(1 << 62)
         self._frames: dict[object, bool] = {}
         self._columns: dict[str, Column] = {}
         self._index = (0, 1 << 62, -1)  # numbers of host events: seen, lowest, highest
 
     def add(self, events: Sequence[Event]) -> None:
         """Append a piece."""
-        by_table: dict[str, list[Event]] = {}
+        by_table: dict[str, list[Event]] = defaultdict(list)
         readings: list[Event] = []
+        table_of = self._table_of
         for event in events:
             if event.ph == "X":
-                by_table.setdefault(self._table_of[event.cat], []).append(event)
-            elif event.name == _MEMORY and event.args is not None:
+                by_table[table_of[event.cat]].append(event)
+            elif event.name == _MEMORY:
                 readings.append(event)
         by_table.pop(_LEFT_OUT, None)
         for table, found in by_table.items():
@@ -147,9 +150,8 @@ class Collector:
         begins = nanoseconds(start)
         ends = begins + np.rint(length * 1000).astype(np.int64)
         self.kept += len(events)
-        first, last = int(begins.min()), int(ends.max())
-        self._first = first if self._last == ABSENT else min(self._first, first)
-        self._last = max(self._last, last)
+        self._first = min(self._first, int(begins.min()))
+        self._last = max(self._last, int(ends.max()))
         return events, begins, ends
 
     def _sort(self, table: str, events: list[Event], start: Ints, end: Ints) -> None:
@@ -164,7 +166,10 @@ class Collector:
         elif table == "calls":
             self._host(table, events, start, end)
             self._add("calls.correlation", whole_numbers([arg.correlation for arg in args]))
-            self._add("calls.bytes", whole_numbers([_first_of(arg.bytes, arg.size) for arg in args]))
+            self._add(
+                "calls.bytes",
+                whole_numbers(first_said([arg.bytes for arg in args], lambda: [arg.size for arg in args])),
+            )
         elif table == "python":
             self._count_indices(args)
             chosen = [number for number, event in enumerate(events) if self._is_users(event.name)]
@@ -173,17 +178,17 @@ class Collector:
     def _host(self, table: str, events: list[Event], start: Ints, end: Ints) -> None:
         self._add(f"{table}.start", start)
         self._add(f"{table}.end", end)
-        self._add(f"{table}.name", numbered(self.names, (str(event.name) for event in events)), np.int32)
-        self._add(f"{table}.track", numbered(self.tracks, ((event.pid, event.tid) for event in events)), np.int32)
+        self._add(f"{table}.name", numbered(self.names, [event.name for event in events]), np.int32)
+        self._add(f"{table}.track", numbered(self.tracks, [(event.pid, event.tid) for event in events]), np.int32)
 
     def _device(self, args: list[Args], events: list[Event], start: Ints, end: Ints) -> None:
         self._host("device", events, start, end)
-        device = whole_numbers([_first_of(arg.device, event.pid) for arg, event in zip(args, events, strict=True)])
-        stream = whole_numbers([_stream(arg, event) for arg, event in zip(args, events, strict=True)])
+        device = first_said([arg.device for arg in args], lambda: [event.pid for event in events])
+        stream = first_said([arg.stream for arg in args], lambda: [_stream(event) for event in events])
         columns: dict[str, tuple[npt.NDArray[Any], npt.DTypeLike]] = {
             "work": (np.array([_WORK[event.cat or ""] for event in events], dtype=np.int8), np.int8),
-            "device": (device, np.int32),
-            "stream": (stream, np.int64),
+            "device": (whole_numbers(device), np.int32),
+            "stream": (whole_numbers(stream), np.int64),
             "correlation": (whole_numbers([arg.correlation for arg in args]), np.int64),
             "external": (_external(args), np.int64),
             "bytes": (whole_numbers([arg.bytes for arg in args]), np.int64),
@@ -207,7 +212,7 @@ class Collector:
         return known
 
     def _count_indices(self, args: list[Args]) -> None:
-        numbers = whole_numbers([_first_of(arg.index, arg.index_2022) for arg in args])
+        numbers = whole_numbers(first_said([arg.index for arg in args], lambda: [arg.index_2022 for arg in args]))
         numbers = numbers[numbers >= 0]
         if len(numbers):
             seen, lowest, highest = self._index
@@ -296,16 +301,10 @@ class Collector:
 
 
 def _external(args: list[Args]) -> Ints:
-    return whole_numbers([_first_of(arg.external, arg.external_2021) for arg in args])
+    return whole_numbers(first_said([arg.external for arg in args], lambda: [arg.external_2021 for arg in args]))
 
 
-def _first_of(first: object, second: object) -> object:
-    return second if first is None else first
-
-
-def _stream(arg: Args, event: Event) -> object:
+def _stream(event: Event) -> object:
     """2021's tracks are called "stream 7"."""
-    if arg.stream is not None:
-        return arg.stream
     thread = event.tid
     return thread.removeprefix("stream ") if isinstance(thread, str) else thread

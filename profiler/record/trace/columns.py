@@ -6,7 +6,7 @@ Out: numpy columns. Times become whole nanoseconds; what is missing or no number
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,11 +19,15 @@ LONGEST_US = 7 * 86_400e6  # an event of more than a week was not measured
 _LARGEST = 2.0**62
 
 
-class Numbered(dict[Any, int]):
-    """Gives each new key the next number: `list(map(numbered.__getitem__, keys))`."""
+class Names(dict[Any, int]):
+    """Gives each new name the next number; `known` holds them in that order."""
 
-    def __missing__(self, key: Any) -> int:
-        number = self[key] = len(self)
+    def __init__(self) -> None:
+        super().__init__()
+        self.known: dict[str, int] = {}
+
+    def __missing__(self, name: object) -> int:
+        number = self[name] = self.known.setdefault(str(name), len(self.known))
         return number
 
 
@@ -32,10 +36,10 @@ class Tracks(dict[Any, int]):
 
     def __init__(self) -> None:
         super().__init__()
-        self.numbers = Numbered()
+        self.known: dict[Track, int] = {}
 
     def __missing__(self, key: tuple[object, object]) -> int:
-        number = self[key] = self.numbers[Track(str(key[0]), str(key[1]))]
+        number = self[key] = self.known.setdefault(Track(str(key[0]), str(key[1])), len(self.known))
         return number
 
 
@@ -57,12 +61,23 @@ class Column:
         return whole
 
 
-def whole_numbers(values: Sequence[Any]) -> Ints:
+def whole_numbers(values: list[Any]) -> Ints:
     """Numbers as they stand in events: integers, floats or strings of either; -1 for anything else."""
+    missing = values.count(None)
+    if missing == len(values):
+        return np.full(len(values), ABSENT, dtype=np.int64)
     try:
-        return np.array(values, dtype=np.int64)
+        given = [ABSENT if value is None else value for value in values] if missing else values
+        return np.array(given, dtype=np.int64)
     except (TypeError, ValueError, OverflowError):
         return np.fromiter(map(_whole, values), dtype=np.int64, count=len(values))
+
+
+def first_said(values: list[Any], others: Callable[[], list[Any]]) -> list[Any]:
+    """Values, and where one is missing what another field says; those are only looked at where one is."""
+    if None not in values:
+        return values
+    return [other if value is None else value for value, other in zip(values, others(), strict=True)]
 
 
 def _whole(value: object) -> int:
@@ -82,6 +97,6 @@ def nanoseconds(micros: npt.NDArray[np.float64]) -> Ints:
     return whole.astype(np.int64) * 1000 + np.rint((micros - whole) * 1000).astype(np.int64)
 
 
-def numbered(table: dict[Any, int], keys: Iterable[Any]) -> npt.NDArray[np.int32]:
+def numbered(table: dict[Any, int], keys: Sequence[Any]) -> npt.NDArray[np.int32]:
     """The numbers of these keys in a table that grows."""
-    return np.array(list(map(table.__getitem__, keys)), dtype=np.int32)
+    return np.fromiter(map(table.__getitem__, keys), dtype=np.int32, count=len(keys))

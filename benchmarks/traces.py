@@ -1,0 +1,124 @@
+"""How fast traces are read and judged, and in how much memory.
+
+A large file is made by repeating the events of a real trace (from the folder that `PROF_TRACES` names, by default
+`../shared/traces`; a made one where there is none), shifted in time and renumbered. Each size is read in a
+process of its own, from the file to the facts, and says its seconds and its largest resident memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from profiler.record.trace.stream import Source
+
+TRACE = "a100_6steps_nccl.json.gz"
+SIZES_MB = (50, 200, 1000)
+_READ = """
+import json, sys, time
+from pathlib import Path
+began = time.perf_counter()
+from profiler.analysis.trace.facts import facts_of
+from profiler.record.trace.read import read_trace
+imported = time.perf_counter()
+recording = read_trace(Path(sys.argv[1]))
+read = time.perf_counter()
+facts = facts_of(recording).facts
+done = time.perf_counter()
+status = open("/proc/self/status").read()  # the peak of this process: ru_maxrss counts its parent's, too
+rss = int(status.split("VmHWM:")[1].split()[0]) / 1024
+print(json.dumps({"import": imported - began, "read": read - imported, "facts": done - read, "rss": rss,
+                  "kernels": facts.device.kernel_count, "steps": facts.steps.count}))
+"""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """One file."""
+
+    size_mb: float
+    packed: bool
+    read_s: float
+    facts_s: float
+    rss_mb: float
+    steps: int
+
+    @property
+    def mb_per_s(self) -> float:
+        """Of uncompressed JSON, from file to facts."""
+        return self.size_mb / (self.read_s + self.facts_s)
+
+
+def run(sizes_mb: tuple[int, ...] = SIZES_MB) -> list[Speed]:
+    """Measure each size."""
+    with tempfile.TemporaryDirectory() as folder:
+        return [measure(repeated(Path(folder) / f"{size}.json", size * 1_000_000)) for size in sizes_mb]
+
+
+def measure(path: Path) -> Speed:
+    """Read and judge one file in a process of its own."""
+    result = subprocess.run(
+        [sys.executable, "-c", _READ, str(path)], capture_output=True, text=True, check=True, cwd=Path.cwd()
+    )
+    found = json.loads(result.stdout.splitlines()[-1])
+    size = sum(map(len, Source(path))) / 1e6
+    return Speed(size, path.suffix == ".gz", found["read"], found["facts"], found["rss"], found["steps"])
+
+
+def repeated(path: Path, size: int) -> Path:
+    """A trace of this many bytes, made of real events."""
+    document = _real()
+    events = document.pop("traceEvents")
+    timed = [event for event in events if isinstance(event.get("ts"), int | float) and event.get("cat") != "Trace"]
+    length = max(event["ts"] + event.get("dur", 0) for event in timed) - min(event["ts"] for event in timed)
+    written = 0
+    with path.open("w") as file:
+        file.write(json.dumps(document)[:-1] + ', "traceEvents": [\n')
+        for text in _copies(timed, length):
+            file.write(text if written == 0 else f",\n{text}")
+            written += len(text) + 2
+            if written >= size:
+                break
+        file.write("\n]}\n")
+    return path
+
+
+def _copies(events: list[dict[str, Any]], length: float) -> Iterator[str]:
+    """Blocks of events, each later than the one before, with numbers of its own."""
+    number = 0
+    while True:
+        for event in events:
+            event["ts"] += length + 100 if number else 0
+            if "id" in event:
+                event["id"] += 10_000_000 * bool(number)
+            args = event.get("args", {})
+            for name in ("correlation", "External id", "Ev Idx", "Profiler Event Index"):
+                if number and isinstance(args.get(name), int):
+                    args[name] += 10_000_000 if name in ("correlation", "External id") else len(events)
+        number += 1
+        yield ",\n".join(map(json.dumps, events))
+
+
+def _real() -> dict[str, Any]:
+    folder = Path(os.environ.get("PROF_TRACES") or Path(__file__).parents[2] / "shared" / "traces")
+    path = folder / TRACE
+    if path.exists():
+        document = json.loads(b"".join(Source(path)))
+    else:
+        sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "record"))
+        from trace_builder import training, usual_host
+
+        document = training(usual_host, 200).document()
+        for event in document["traceEvents"][:2000:2]:
+            document["traceEvents"].append(
+                {**event, "cat": "kernel", "args": {"correlation": -1}, "pid": 0, "tid": 7, "name": "kernel"}
+            )
+    assert isinstance(document, dict)
+    return document

@@ -1,0 +1,113 @@
+"""`prof trace`: from the command line to the folder with the report."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from profiler.cli.main import cli
+from profiler.errors import ProfError
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "record"))
+from trace_builder import TraceBuilder, training, usual_host
+
+
+def step(builder: TraceBuilder, start: float) -> None:
+    usual_host(builder, start)
+    for number in range(20):
+        builder.kernel(start + 1.5 + number * 4.8, 4.79, launched=start + 0.3 + number * 0.05)
+
+
+@pytest.fixture
+def trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return training(step).write(tmp_path / "worker0.pt.trace.json.gz")
+
+
+def prof(*arguments: object) -> Result:
+    result = CliRunner().invoke(cli, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def test_a_trace_gives_what_a_run_gives(trace: Path, tmp_path: Path) -> None:
+    shown = prof("trace", trace).output
+    folder = tmp_path / "reports" / "worker0"
+    summary = json.loads((folder / "summary.json").read_text())
+    assert "compute" in shown and "reports/worker0/report.html" in shown
+    assert summary["verdict"]["bottleneck"] == "compute"
+    assert summary["steps"]["count"] == 4
+    assert summary["run"]["name"] == "worker0"
+    device = summary["device"]
+    assert device["busy_share"] == pytest.approx(0.96, abs=0.01)
+    assert device["collectives"] == {"total_ms": 0.0, "exposed_ms": 0.0, "kinds": []}
+    assert set(device["idle_ms"]) == {"host", "sync", "data_wait", "copy", "communication", "unknown"}
+    assert set(device["sync"]) == {"ms", "starved_ms"}
+    assert {"name", "span_ms", "kernel_count", "kernel_ms", "tensor_core_share", "copies", "mfu", "peak_tflops"} <= set(
+        device
+    )
+    page = (folder / "report.html").read_text()
+    assert "ampere_sgemm_128x64_nn" in page
+    assert len(page) < 3_000_000
+
+
+def test_the_place_and_the_name_may_be_chosen(trace: Path, tmp_path: Path) -> None:
+    prof("trace", trace, "-o", tmp_path / "out", "--name", "mine", "--quiet")
+    assert (tmp_path / "out" / "mine" / "summary.json").exists()
+    assert json.loads(prof("trace", trace, "--json", "-o", tmp_path / "out").output)["run"]["name"] == "worker0"
+
+
+def test_the_same_trace_again_takes_the_same_folder(trace: Path, tmp_path: Path) -> None:
+    prof("trace", trace, "--quiet")
+    prof("trace", trace, "--quiet")
+    assert [path.name for path in (tmp_path / "reports").iterdir()] == ["worker0"]
+
+
+def test_a_folder_of_another_run_is_left_alone(trace: Path, tmp_path: Path) -> None:
+    other = tmp_path / "reports" / "worker0"
+    other.mkdir(parents=True)
+    (other / "run.json").write_text("{}")
+    prof("trace", trace, "--quiet")
+    assert (tmp_path / "reports" / "worker0-2" / "summary.json").exists()
+    with pytest.raises(ProfError, match="exists already"):
+        prof("trace", trace, "--name", "worker0")
+
+
+def test_its_report_is_rendered_again_while_the_trace_is_there(trace: Path, tmp_path: Path) -> None:
+    prof("trace", trace, "--quiet")
+    (tmp_path / "reports" / "worker0" / "report.html").unlink()
+    prof("report", "worker0", "--quiet")
+    assert (tmp_path / "reports" / "worker0" / "report.html").exists()
+    assert "worker0" in prof("list").output
+    trace.unlink()
+    with pytest.raises(ProfError, match="made from the trace"):
+        prof("report", "worker0")
+
+
+def test_a_folder_of_ranks_is_one_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "job").mkdir()
+    for rank in range(3):
+        training(step, rank=rank, world_size=3).write(tmp_path / "job" / f"rank-{rank}.json.gz")
+    summary = json.loads(prof("trace", "job", "--json").output)
+    assert summary["run"]["ranks"] == 3
+    assert any("3 traces were read" in notice for notice in summary["notices"])
+    assert (tmp_path / "reports" / "job" / "report.html").exists()
+
+
+@pytest.mark.parametrize("content", ["", "nothing", "{}", '{"traceEvents": []}'])
+def test_what_is_no_trace_is_refused_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.json").write_text(content)
+    with pytest.raises(ProfError) as error:
+        prof("trace", "bad.json")
+    assert len(str(error.value).splitlines()) == 1
+    assert not list((tmp_path / "reports").iterdir())
