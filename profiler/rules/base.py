@@ -9,7 +9,7 @@ it is not so).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar
@@ -130,6 +130,8 @@ class Rule:
     explained_by: ClassVar[tuple[str, ...]] = ()  # rules whose finding is this one's cause; "*": any of the step
     per_step: ClassVar[bool] = True  # judges the step: not asked before a few steps were measured
     needs_device_times: ClassVar[bool] = True  # host times of an asynchronous device prove nothing to it
+
+    arguments: ClassVar[Mapping[str, str]] = {}  # the trainer's own way to the fix, by framework
 
     def __init__(self, settings: dict[str, float] | None = None) -> None:
         """`settings` overrides thresholds by name; unknown names raise ValueError."""

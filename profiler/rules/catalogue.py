@@ -23,6 +23,7 @@ from profiler.errors import ProfError
 from profiler.rules.base import Abstention, Bottleneck, Finding, Rule, Severity
 from profiler.rules.config import RulesConfig
 from profiler.rules.evidence import HOST_TIMES, TAKEN_OUT, host_times, steps_to_judge, steps_to_look
+from profiler.rules.frameworks import with_arguments
 from profiler.rules.silence import ReadLine, is_silenced, line_of_file
 from profiler.rules.verdict import Judgement, decide
 
@@ -159,7 +160,15 @@ def _ask(rule: Rule, facts: Facts) -> list[Finding | Abstention]:
     answer = rule.check(facts)
     if answer is None:
         return []
-    return [answer] if isinstance(answer, (Finding, Abstention)) else list(answer)
+    said = [answer] if isinstance(answer, (Finding, Abstention)) else answer
+    return [_in_the_trainers_way(rule, it, facts) if isinstance(it, Finding) else it for it in said]
+
+
+def _in_the_trainers_way(rule: Rule, finding: Finding, facts: Facts) -> Finding:
+    """The same finding; its code led by the trainer's argument, where the training runs under one that has one."""
+    if not rule.arguments:
+        return finding
+    return replace(finding, fix=replace(finding.fix, code=with_arguments(finding.fix.code, facts, rule.arguments)))
 
 
 def _modules() -> Iterator[tuple[str, ModuleType]]:

@@ -12,6 +12,7 @@ import click
 
 from profiler.rules.base import Rule
 from profiler.rules.catalogue import families, rule_types
+from profiler.rules.frameworks import NAMES
 from profiler.rules.gains import MeasuredGain, measured_gains, measured_on
 
 EVIDENCE = {
@@ -42,6 +43,9 @@ def rule_page(rule: type[Rule]) -> str:
         lines += ["", f"It is folded under {' and '.join(causes)} where that explains it."]
     for heading, body in text.sections:
         lines += ["", f"## {heading}", "", body]
+    if rule.arguments:
+        lines += ["", "## With a trainer", ""]
+        lines += [f"- {NAMES[name]}: `{argument}`" for name, argument in rule.arguments.items()]
     measured = measured_gains().get(rule.id)
     if measured is not None:
         lines += ["", "## Measured", "", _measured(measured)]

@@ -236,3 +236,11 @@ def test_a_site_of_the_recording_comes_before_a_sampled_line():
         lines={"other": (line(52, 3.0, "loss.item()"),)},
     )
     assert found(Item, its).fix.line == 77
+
+
+def test_under_a_trainer_its_own_argument_leads_the_code():
+    its = on_device(device(60.0, {"host": 40.0}), values={"frameworks": ["transformers"]})
+    finding = next(it for it in judge(its).findings if it.rule == "host/launch-bound")
+    assert finding.fix.code.startswith("# with the Hugging Face Trainer:\nTrainingArguments(torch_compile=True")
+    plain = on_device(device(60.0, {"host": 40.0}))
+    assert "Trainer" not in next(it for it in judge(plain).findings if it.rule == "host/launch-bound").fix.code

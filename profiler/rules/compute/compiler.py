@@ -40,6 +40,9 @@ class CompileUnused(DeviceRule):
     """
 
     id = "compute/compile-unused"
+    arguments = {
+        "transformers": "TrainingArguments(torch_compile=True)",
+    }
     bottleneck = Bottleneck.COMPUTE
     explained_by = ("host/launch-bound",)
     threshold = Threshold(0.2, "share of the step in kernels that can be fused")
@@ -65,7 +68,7 @@ class CompileUnused(DeviceRule):
             fix=Fix.at(
                 root.site if root else None,
                 "Compile the model, and compare the steps after the first.",
-                "model = torch.compile(model)  # transformers: TrainingArguments(torch_compile=True)",
+                "model = torch.compile(model)",
             ),
             gain=Gain.of(step.step_ms, saves_low, saves_high),
             step_ms=step.step_ms,

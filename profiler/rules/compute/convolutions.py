@@ -90,6 +90,9 @@ class CudnnBenchmark(DeviceRule):
     """
 
     id = "compute/cudnn-benchmark"
+    arguments = {
+        "lightning": "Trainer(benchmark=True)",
+    }
     bottleneck = Bottleneck.COMPUTE
     threshold = Threshold(0.3, "share of the step in convolutions")
 

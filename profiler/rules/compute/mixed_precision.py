@@ -44,6 +44,10 @@ class MixedPrecision(Rule):
     """
 
     id = "compute/mixed-precision"
+    arguments = {
+        "transformers": "TrainingArguments(bf16=True)",
+        "lightning": 'Trainer(precision="bf16-mixed")',
+    }
     evidence = "trace"
     bottleneck = Bottleneck.COMPUTE
     needs_device_times = False

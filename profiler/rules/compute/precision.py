@@ -40,6 +40,9 @@ class Tf32Off(DeviceRule):
     """
 
     id = "compute/tf32-off"
+    arguments = {
+        "transformers": "TrainingArguments(tf32=True)",
+    }
     bottleneck = Bottleneck.COMPUTE
     threshold = Threshold(0.1, "share of the step in matrix products")
 

@@ -29,6 +29,9 @@ class AnomalyDetection(Rule):
     """
 
     id = "host/anomaly-detection"
+    arguments = {
+        "lightning": "Trainer(detect_anomaly=False)",
+    }
     bottleneck = Bottleneck.HOST_OVERHEAD
     per_step = False
     needs_device_times = False

@@ -36,6 +36,9 @@ class LaunchBound(DeviceRule):
     """
 
     id = "host/launch-bound"
+    arguments = {
+        "transformers": 'TrainingArguments(torch_compile=True, torch_compile_mode="reduce-overhead")',
+    }
     evidence = "trace"
     bottleneck = Bottleneck.HOST_OVERHEAD
     explained_by = ("host/python-line",)

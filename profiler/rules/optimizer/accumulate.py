@@ -33,6 +33,10 @@ class Accumulate(Rule):
     """
 
     id = "optimizer/accumulate"
+    arguments = {
+        "transformers": "TrainingArguments(gradient_accumulation_steps=2)",
+        "lightning": "Trainer(accumulate_grad_batches=2)",
+    }
     evidence = "training"
     bottleneck = Bottleneck.OPTIMIZER
     explained_by = ("optimizer/many-groups",)

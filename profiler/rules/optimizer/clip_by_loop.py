@@ -38,6 +38,10 @@ class ClipByLoop(Rule):
     """
 
     id = "optimizer/clip-by-loop"
+    arguments = {
+        "transformers": "TrainingArguments(max_grad_norm=1.0)",
+        "lightning": "Trainer(gradient_clip_val=1.0)",
+    }
     evidence = "training"
     bottleneck = Bottleneck.OPTIMIZER
     threshold = Threshold(0.05, "share of the step spent at such lines")

@@ -110,6 +110,9 @@ class Item(_SyncRule):
     """
 
     id = "sync/item"
+    arguments = {
+        "transformers": "TrainingArguments(logging_steps=50, logging_nan_inf_filter=False)",
+    }
     threshold = Threshold(0.05, "share of the step in which the device starves for it")
     does = "to turn a tensor into a number"
     pattern = r"\.item\(|\.tolist\(|\bfloat\(|\bint\(|\bbool\("

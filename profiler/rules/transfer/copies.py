@@ -38,6 +38,9 @@ class PageableMemory(DeviceRule):
     """
 
     id = "transfer/pageable-memory"
+    arguments = {
+        "transformers": "TrainingArguments(dataloader_pin_memory=True)",
+    }
     evidence = "trace"
     bottleneck = Bottleneck.HOST_TO_DEVICE
     threshold = Threshold(0.01, "share of the step in which pageable memory is copied to the device")
@@ -206,8 +209,7 @@ def _evidence(copies: CopyFacts, step: PerStep, took: float) -> dict[str, float]
 _UNTOLD = "the recording does not tell pageable from pinned memory"
 _PIN = """\
 loader = DataLoader(dataset, ..., pin_memory=True)
-inputs = inputs.to(device, non_blocking=True)
-# transformers: TrainingArguments(dataloader_pin_memory=True), which is its default"""
+inputs = inputs.to(device, non_blocking=True)"""
 _PREFETCH = """\
 stream = torch.cuda.Stream()
 
