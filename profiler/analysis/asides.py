@@ -15,8 +15,9 @@ from profiler.analysis.stack import Ints, Labels, Stack
 from profiler.record.reader import Events
 from profiler.record.vocabulary import Kind, Name
 
+WITHOUT_GRAPH, WITH_GRAPH = 1, 2  # bits: an evaluation's forwards that built no graph for backward, and that did
 Columns = dict[str, npt.NDArray[np.int64]]
-Evaluation = tuple[int, int, int, int]  # first event, last event, start ns, end ns
+Evaluation = tuple[int, int, int, int, int]  # first event, last event, start ns, end ns, bits of its forwards
 
 
 def spans(
@@ -48,7 +49,8 @@ def spans(
         for push, until in zip(pushes.tolist(), stop.tolist(), strict=True)
     ]
     found += [
-        (lab.EVALUATION, start, until, 0, int(step[begin]) + 1 + steps_before) for begin, _, start, until in evaluations
+        (lab.EVALUATION, start, until, graphs, int(step[begin]) + 1 + steps_before)
+        for begin, _, start, until, graphs in evaluations
     ]
     table = np.array(sorted(found, key=lambda row: row[2]), dtype=np.int64).reshape(-1, 5)
     return {

@@ -232,7 +232,7 @@ def _assemble(
     columns["events"] = ranges[:, 1] - ranges[:, 0]
     pauses = _add_pauses(columns, events, raw, int(places[_origin(built, end)]), time, np.where(inside, step_of, -1))
     owned = np.where(in_training & (label != lab.OUTSIDE), label, np.where(label >= lab.FIRST_SPAN, label, lab.OUTSIDE))
-    for begin, stop, _, _ in evaluations:
+    for begin, stop, *_ in evaluations:
         owned[begin : stop + 1] = np.where(
             label[begin : stop + 1] >= lab.FIRST_SPAN, label[begin : stop + 1], lab.EVALUATION
         )
@@ -293,8 +293,16 @@ def _stretches(built: Stack, shape: Loop, end: int) -> tuple[Bools, list[Evaluat
         ended = np.flatnonzero(stage_pops[begin : int(min(bounds[stop], end))])
         last = begin + int(ended[-1]) if len(ended) else begin
         if begin < end:
-            evaluations.append((begin, last - 1, int(time[begin]), int(time[last])))
+            evaluations.append((begin, last - 1, int(time[begin]), int(time[last]), _graphs(built, begin, last)))
     return in_training, evaluations
+
+
+def _graphs(built: Stack, first: int, last: int) -> int:
+    """Whether forwards between two events built graphs for a backward pass, as bits."""
+    codes = built.codes
+    calls = np.flatnonzero(built.push[first : last + 1] & (codes.name[first : last + 1] == Name.FORWARD)) + first
+    graded = (codes.flags[calls] & Flag.GRAD) != 0
+    return asides.WITH_GRAPH * bool(graded.any()) | asides.WITHOUT_GRAPH * bool((~graded).any())
 
 
 def _sums(built: Stack, label: Labels, inside: Bools, step: Ints, complete: int) -> Columns:

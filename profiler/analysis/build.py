@@ -18,6 +18,7 @@ from profiler.analysis.excerpts import live_excerpts
 from profiler.analysis.facts import Facts, Overhead, RunFacts, StepFacts
 from profiler.analysis.fold import collect
 from profiler.analysis.folded import Folded
+from profiler.analysis.kept import kept_graphs
 from profiler.analysis.labels import INSTRUMENT
 from profiler.analysis.lines import ReadLine, lines_by_stage, places_of, span_sites
 from profiler.analysis.machine import machine_of
@@ -130,6 +131,7 @@ def _facts(
     memory, absent = memory_facts(
         folded, measured, of_kind(notes, "memory"), (device or {}).get("capacity_bytes"), began_ns
     )
+    memory = replace(memory, kept_graphs=kept_graphs(notes, read_line))
     not_measured |= absent
     steps = stages = workers = timeline = timed = None
     run = _run_facts(run_dir, run_json, training, trainings)

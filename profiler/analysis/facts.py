@@ -146,6 +146,17 @@ class MemorySample:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptGraph:
+    """Something of the user's that keeps the graphs of past steps, and gets longer with them."""
+
+    what: str  # "list" (or dict, or deque), or "sum"
+    count: int  # graphs that it kept when it was looked at last
+    bytes_each: int | None  # of a kept tensor itself; its graph keeps more
+    name: str | None  # of the variable or attribute; None where it could not be found out
+    site: Site | None  # the line that adds to it
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryFacts:
     """Memory of the training process, of its workers and of its device."""
 
@@ -160,6 +171,10 @@ class MemoryFacts:
     growth_bytes_per_step: float | None  # None: no growth beyond noise, or not measured
     growth_bytes: int | None
     timeline: tuple[MemorySample, ...]
+    kept_graphs: tuple[KeptGraph, ...] = ()
+    alloc_retries: int | None = None  # of the device's allocator, while the measured steps ran
+    inactive_bytes: int | None = None  # free, but between parts in use of split blocks of the device: the most seen
+    python_blocks_per_step: float | None = None  # by which Python's objects grew; None: not steadily, or not measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +188,7 @@ class SpanFacts:
     share_of_run: float
     site: Site | None
     intervals_s: tuple[tuple[float, float], ...]  # (start, end) since the process began; at most 200
+    with_graph: float | None = None  # of evaluations: share of those whose forwards all built graphs for a backward
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,6 +112,7 @@ class Folded:
             and int(spans["steps_before"][0]) == int(last["steps_before"][-1])
         ):
             last["end_ns"][-1] = spans["end_ns"][0]
+            last["detail"][-1] |= spans["detail"][0]
             grew = int(last["end_ns"][-1] - last["start_ns"][-1])
             seen, total, longest = self.span_totals[lab.EVALUATION]
             before = int(last["end_ns"][-1] - spans["start_ns"][0])

@@ -17,7 +17,7 @@ from profiler.analysis.asides import Columns
 from profiler.analysis.block import LEFT_OUT
 from profiler.analysis.facts import MemoryFacts, MemorySample
 from profiler.analysis.folded import Folded
-from profiler.analysis.measured import Measured
+from profiler.analysis.measured import NS_PER_MS, Measured
 from profiler.analysis.noise import Floats
 from profiler.analysis.stack import Bools
 from profiler.analysis.tables import ABSENT
@@ -27,6 +27,8 @@ _GROWTH_STEPS = 50
 _GROWTH_POINTS = 400
 _GROWTH_READINGS = 24
 _TIMELINE_POINTS = 600
+_BLOCK_READINGS = 4
+_RISING = 0.8
 _GROWTH_SIGMA = 3.0
 _LEAST_GROWTH_BYTES = 1 << 20  # less is the allocator's own coming and going
 _RSS = f"value_{int(Name.RSS_BYTES)}"
@@ -68,8 +70,45 @@ def memory_facts(
         growth_bytes_per_step=slope,
         growth_bytes=total,
         timeline=_timeline(samples, began_ns),
+        alloc_retries=_alloc_retries(samples, measured),
+        inactive_bytes=_highest(samples, measured, f"value_{int(Name.DEVICE_INACTIVE_BYTES)}"),
+        python_blocks_per_step=_python_blocks(folded, measured),
     )
     return facts, absent
+
+
+def _readings(samples: Columns, measured: Measured | None, name: str) -> Floats:
+    """A reading's values in the measured steps."""
+    if measured is None or name not in samples:
+        return np.empty(0)
+    chosen = (samples[name] != ABSENT) & (samples["step"] >= measured.warmup)
+    values: Floats = samples[name][chosen].astype(np.float64)
+    return values
+
+
+def _alloc_retries(samples: Columns, measured: Measured | None) -> int | None:
+    values = _readings(samples, measured, f"value_{int(Name.DEVICE_ALLOC_RETRIES)}")
+    return int(values[-1] - values[0]) if len(values) >= 2 else None
+
+
+def _highest(samples: Columns, measured: Measured | None, name: str) -> int | None:
+    values = _readings(samples, measured, name)
+    return int(values.max()) if len(values) else None
+
+
+def _python_blocks(folded: Folded, measured: Measured | None) -> float | None:
+    """Blocks a step, where they rose from each reading to the next, but for one in five."""
+    columns, name = folded.readings.columns(), f"value_{int(Name.PYTHON_BLOCKS)}"
+    if measured is None or name not in columns:
+        return None
+    start, end = measured.window_ns
+    chosen = (columns[name] != ABSENT) & (columns["time_ns"] >= start) & (columns["time_ns"] <= end)
+    values, time = columns[name][chosen], columns["time_ns"][chosen]
+    if len(values) < _BLOCK_READINGS or np.count_nonzero(np.diff(values) > 0) < _RISING * (len(values) - 1):
+        return None
+    per_ns = float(values[-1] - values[0]) / float(time[-1] - time[0])
+    step_ns = measured.mean(measured.wall_ms()) * NS_PER_MS
+    return per_ns * step_ns if per_ns > 0 else None
 
 
 def _peak(folded: Folded, name: Name) -> int | None:

@@ -7,10 +7,12 @@ Out: `SpanFacts`, longest in all first.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from profiler.analysis import labels as lab
+from profiler.analysis.asides import WITH_GRAPH
 from profiler.analysis.facts import SpanFacts
 from profiler.analysis.folded import Folded
 from profiler.analysis.site import Site
@@ -33,6 +35,7 @@ def span_facts(
         if not name or name == "startup":
             continue
         rows = np.flatnonzero(columns["label"] == label)
+        graphs = columns["detail"][rows] if label == lab.EVALUATION and len(rows) else None
         if len(rows) > _MOST_INTERVALS:  # the longest tell most
             length = columns["end_ns"][rows] - columns["start_ns"][rows]
             rows = np.sort(rows[np.argsort(-length, kind="stable")[:_MOST_INTERVALS]])
@@ -40,7 +43,10 @@ def span_facts(
             ((int(columns["start_ns"][row]) - began_ns) / 1e9, (int(columns["end_ns"][row]) - began_ns) / 1e9)
             for row in rows.tolist()
         )
-        found.append(_span(name, count, total_ns / 1e9, longest_ns / 1e9, run_s, calls.get(name), intervals))
+        span = _span(name, count, total_ns / 1e9, longest_ns / 1e9, run_s, calls.get(name), intervals)
+        if graphs is not None and bool((graphs > 0).any()):
+            span = replace(span, with_graph=float(np.mean(graphs[graphs > 0] == WITH_GRAPH)))
+        found.append(span)
     return tuple(sorted(found, key=lambda span: -span.total_s))
 
 

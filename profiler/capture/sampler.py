@@ -55,6 +55,8 @@ _RSS = code(Kind.VALUE, Name.RSS_BYTES)
 _ALLOCATED = code(Kind.VALUE, Name.DEVICE_ALLOCATED_BYTES)
 _RESERVED = code(Kind.VALUE, Name.DEVICE_RESERVED_BYTES)
 _PEAK = code(Kind.VALUE, Name.DEVICE_PEAK_BYTES)
+_RETRIES = code(Kind.VALUE, Name.DEVICE_ALLOC_RETRIES)
+_INACTIVE = code(Kind.VALUE, Name.DEVICE_INACTIVE_BYTES)
 _RESOURCES = code(Kind.MARK, Name.RESOURCES)
 
 
@@ -228,6 +230,11 @@ class Sampler:
         self._tape.write_value(_ALLOCATED, allocated["current"])
         self._tape.write_value(_RESERVED, reserved["current"])
         self._tape.write_value(_PEAK, allocated["peak"])
+        if "num_alloc_retries" in statistics:
+            self._tape.write_value(_RETRIES, statistics["num_alloc_retries"])
+        inactive = statistics.get("inactive_split_bytes", {}).get("all")
+        if inactive is not None:
+            self._tape.write_value(_INACTIVE, inactive["current"])
 
 
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
@@ -286,6 +293,8 @@ class Readings:
     def read(self) -> None:
         """A mark, and the values that could be read after it."""
         values: list[tuple[Name, int]] = [(Name.PROCESS_CPU_NS, time.process_time_ns())]
+        if hasattr(sys, "getallocatedblocks"):
+            values.append((Name.PYTHON_BLOCKS, sys.getallocatedblocks()))
         idle = resources.idle_and_iowait_ns(self._cores)
         if idle is not None:
             values += [(Name.SYSTEM_IDLE_NS, idle[0]), (Name.SYSTEM_IOWAIT_NS, idle[1])]

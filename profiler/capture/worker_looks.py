@@ -2,7 +2,7 @@
 
 Out: notes. `item`: a checksum of one of the first items of the data set, so that two epochs can be compared;
 `batch`: what one of the first batches is made of; `worker`: threads, CPU time and private memory of a worker after
-2, 8, 32, … batches.
+2, 4, 8, … batches.
 
 Items are only looked at that the loader has asked for anyway; nothing random is drawn and nothing is kept.
 """
@@ -33,8 +33,8 @@ _MOST_PARTS = 20_000
 _WORTH_PICKLING = 200  # objects
 _UNPICKLE_TIMES = 3
 _DEEPEST = 8
-_FIRST_LOOK, _NEXT_LOOK = 2, 4  # a worker is looked at after its second batch, then after four times as many
-_DEAREST_LOOK_NS = 20_000_000  # a kernel that takes longer to sum up a process's pages is not asked again
+_FIRST_LOOK, _NEXT_LOOK = 2, 2  # a worker is looked at after its second batch, then after twice as many
+_DEAREST_LOOK_NS = 200_000_000  # a kernel that takes longer to sum up a process's pages is not asked again
 _Found = TypeVar("_Found")
 _SCALARS = (bool, int, float, complex, str, bytes, type(None))
 

@@ -87,6 +87,9 @@ class Name(IntEnum):
     GPU_THROTTLE_REASONS = 100  # bit mask of NVML's clocks event reasons
     GPU_TEMPERATURE_C = 101
     DEVICE_NS = 102  # on the device's clock, since the first boundary of the window
+    DEVICE_ALLOC_RETRIES = 103  # times that torch's allocator gave its blocks back and asked the device again
+    DEVICE_INACTIVE_BYTES = 104  # of blocks that were split and whose rest lies free between parts in use
+    PYTHON_BLOCKS = 105  # blocks that Python's own allocator has given out: objects and parts of them
 
 
 class DataWait(IntEnum):
@@ -146,6 +149,7 @@ class Instrument(IntEnum):
     MEMORY_STEP = 1
     DEEP_WINDOW = 2
     DENORMALS = 3  # a look at what the optimizers hold
+    KEPT_GRAPHS = 4  # a look at what keeps the graphs of past steps
 
 
 class DeviceEvent(IntEnum):

@@ -2,7 +2,8 @@
 
 Planted: a list of tensors that still hold their graph
 Verdict: memory
-Rule:    memory/growth
+Where:   history.append(hidden.mean().item() if args.cured else hidden)
+Rule:    memory/kept-graph
 Cured:   --cured keeps numbers
 """
 
@@ -17,7 +18,7 @@ args = parser.parse_args()
 torch.manual_seed(0)
 torch.set_num_threads(1)
 
-body = nn.Sequential(nn.Linear(128, 512), nn.Tanh(), nn.Linear(512, 512), nn.Tanh())
+body = nn.Sequential(nn.Linear(128, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU())
 head = nn.Linear(512, 8)
 optimizer = torch.optim.SGD([*body.parameters(), *head.parameters()], lr=0.05)
 inputs = torch.randn(8192, 128)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from profiler.analysis.facts import Facts
 from profiler.analysis.snapshot_facts import DeviceMemory
 from profiler.rules.base import Bottleneck, Finding, Fix, Outcome, Rule, Severity, Threshold
+from profiler.rules.memory.near_capacity import on_accelerator
 from profiler.rules.memory.snapshots import devices, is_cause, on
 from profiler.rules.phrases import percent, size
 
@@ -19,11 +20,11 @@ class Fragmentation(Rule):
     segments: it asks the driver for more, which synchronizes, and in the end fails with bytes to spare.
 
     ## Evidence
-    A snapshot of torch's allocator. Where an allocation failed although more bytes were free in what was
-    reserved, in no piece of its size, that is the cause, and critical; where earlier steps kept more than it
-    asked for (`memory/retained`), a warning. Else, at the moment with most memory
-    held, free blocks within segments in use (the inactive split blocks of `torch.cuda.memory_stats`) were at
-    least `threshold` of the reserved memory and at least `least_mib`: a note, and a warning where the
+    A snapshot of torch's allocator, or without one its statistics while the steps ran. Where an allocation failed
+    although more bytes were free in what was reserved, in no piece of its size, that is the cause, and critical;
+    where earlier steps kept more than it asked for (`memory/retained`), a warning. Else, at the moment with most
+    memory held, free blocks within segments in use (the inactive split blocks of `torch.cuda.memory_stats`) were
+    at least `threshold` of the reserved memory and at least `least_mib`: a note, and a warning where the
     allocator had to give its cache back and ask again.
 
     ## Fix
@@ -45,7 +46,9 @@ class Fragmentation(Rule):
     least_mib = Threshold(512, "MiB free in segments in use")
 
     def check(self, facts: Facts) -> Outcome:
-        """Judge each device's layout at its moment."""
+        """Judge each device's layout at its moment; without a snapshot, what the allocator said while steps ran."""
+        if not devices(facts):
+            return self._live(facts)
         return [it for device in devices(facts) if (it := self._of(device, facts)) is not None]
 
     def _of(self, device: DeviceMemory, facts: Facts) -> Finding | None:
@@ -82,6 +85,27 @@ class Fragmentation(Rule):
             },
             fix=_STEADY if device.expandable else _EXPAND,
             severity=severity,
+        )
+
+    def _live(self, facts: Facts) -> Outcome:
+        """By the allocator's inactive split blocks while the steps ran."""
+        memory = facts.memory
+        if facts.steps is None or not on_accelerator(facts):
+            return []
+        free, reserved = memory.inactive_bytes, memory.reserved_device_bytes
+        if free is None or not reserved:
+            return self.abstain("the device's allocator did not say what lies free in segments in use")
+        if free < max(self.threshold.value * reserved, self.least_mib.value * MIB):
+            return []
+        return self.finding(
+            title=f"{percent(free / reserved)} of the reserved {size(reserved)} was free in pieces: {size(free)}",
+            why=(
+                f"At its worst {size(free)} of the {size(reserved)} that torch had reserved lay free between blocks in "
+                "use, in segments that can't be given back to the driver."
+            ),
+            evidence={"reserved_bytes": float(reserved), "free_in_segments_in_use_share": free / reserved},
+            fix=_EXPAND,
+            severity=Severity.WARNING if memory.alloc_retries else Severity.INFO,
         )
 
 

@@ -17,7 +17,8 @@ class Growth(Rule):
     ## Evidence
     Memory rose by at least `growth_mib` over at least `steps` measured steps, beyond noise, and still rose
     in the last third of the run: what levels off (less than `late_share` of the growth falls there) is a
-    cache that filled up, and makes it abstain. Device memory counts where it grew, else the process's. It
+    cache that filled up, and makes it abstain. It gives way to `memory/kept-graph` and `memory/python-objects`,
+    which know what is kept. Device memory counts where it grew, else the process's. It
     is critical where capacity ends before as many steps again as were seen, or before `soon_steps`; a
     warning otherwise.
 
@@ -34,6 +35,7 @@ class Growth(Rule):
 
     id = "memory/growth"
     evidence = "training"
+    explained_by = ("memory/kept-graph", "memory/python-objects")
     bottleneck = Bottleneck.MEMORY
     per_step = True
     needs_device_times = False

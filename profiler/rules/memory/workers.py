@@ -32,6 +32,7 @@ class Workers(Rule):
 
     id = "memory/workers"
     bottleneck = Bottleneck.MEMORY
+    explained_by = ("memory/worker-copies",)
     per_step = False
     needs_device_times = False
     threshold = Threshold(0.5, "share of the machine's memory from which it is told")
