@@ -31,6 +31,7 @@ _GROWTH_BYTES = 16 << 20
 _FEWEST = 16  # kept tensors below which nothing is said
 _OBJECTS = 5_000_000  # looked through at most: some 0.1 µs each
 _CHAIN = 4096
+_SUM = 0  # no object's identity
 _MOST_NOTES = 8
 _MOST_LINES = 2000  # of a function, the last ones: its loop is there
 
@@ -105,22 +106,28 @@ class KeptGraphs:
 
 
 def _growing(steps: int) -> Iterator[tuple[int, tuple[int, Any]]]:
-    """Containers and sums that hold about as many graphs as there were steps: identity → (how many, the thing)."""
+    """Containers and sums that hold about as many graphs as there were steps: identity → (how many, the thing).
+
+    A sum is another tensor after each step, so that the longest one stands for it.
+    """
     least = max(_FEWEST, steps // 2)
+    longest: tuple[int, Any] = (0, None)
     for number, thing in enumerate(gc.get_objects()):
         if number >= _OBJECTS:
-            return
+            break
         kind = type(thing)
         try:
             if kind is list or kind is deque or kind is dict:
                 if len(thing) >= least and _last(thing) is not None:
                     yield id(thing), (len(thing), thing)
             elif kind is torch.Tensor and thing.numel() == 1:
-                length = _additions(thing.grad_fn, least)
-                if length >= least:
-                    yield id(thing), (length, thing)
+                length = _additions(thing.grad_fn)
+                if length >= max(least, longest[0]):
+                    longest = (length, thing)
         except Exception:  # it changes while we look, or answers with an error
             continue
+    if longest[0]:
+        yield _SUM, longest
 
 
 def _last(container: Any) -> Any:
@@ -138,7 +145,7 @@ def _values(item: Any) -> Iterable[Any]:
     return item[:8] if type(item) in (list, tuple) else (item,)
 
 
-def _additions(node: Any, least: int) -> int:
+def _additions(node: Any) -> int:
     """How many additions follow one another in a graph, each of them the first or second part of the next."""
     length = 0
     while node is not None and length < _CHAIN and type(node).__name__ == "AddBackward0":
