@@ -35,10 +35,10 @@ class UnfusedAttention(Rule):
     `torch.nn.functional.scaled_dot_product_attention`; in transformers `attn_implementation="sdpa"`.
 
     ## Gain
-    On the CPU 0.05 to 0.4 of that time remain: measured on 2 cores, torch 2.13, causal attention over 128 and 384 places
-    within small transformers. (Scaling, copies and memory that is touched anew come on top of the operators counted;
-    alone, with everything in the cache, 0.5 to 0.7 remain.) On an accelerator 0.3 to 0.6 are assumed, as far as the
-    device sets the pace.
+    On the CPU 0.05 to 0.4 of that time remain: measured on 2 cores, torch 2.13, causal attention over 128 and 384
+    places within small transformers. (Scaling, copies and memory that is touched anew come on top of the operators
+    counted; alone, with everything in the cache, 0.5 to 0.7 remain.) On an accelerator 0.3 to 0.6 are assumed, as
+    far as the device sets the pace.
 
     ## Reference
     torch.nn.functional.scaled_dot_product_attention; Dao et al., "FlashAttention", 2022.
