@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from profiler.analysis import timeline as drawing
+from profiler.analysis.device_facts import DeviceFacts
 from profiler.analysis.device_stages import DeviceSteps, device_steps, device_timeline, on_device_clock
 from profiler.analysis.excerpts import live_excerpts
 from profiler.analysis.facts import Facts, Overhead, RunFacts, StepFacts
@@ -31,6 +32,7 @@ from profiler.analysis.settings import settings_of
 from profiler.analysis.spans import span_facts
 from profiler.analysis.stages import call_sites, stage_facts
 from profiler.analysis.steps import step_facts
+from profiler.analysis.window import operators_of, window_device, window_note
 from profiler.analysis.workers import worker_facts
 from profiler.errors import ProfError
 from profiler.record import layout, reader
@@ -170,11 +172,15 @@ def _facts(
             not_measured["workers"] = found
         else:
             workers = found
-    operators = [row for note in of_kind(notes, "operators")[-1:] for row in note.get("rows") or ()]
+    window = window_note(of_kind(notes, "operators"), steps.median_ms if steps else None)
+    operators = operators_of(window)
+    watched = window_device(training.directory, window, steps.mean_ms if steps else None)
     if not operators:
         not_measured["operators"] = "no step was looked at operator by operator"
     for note in of_kind(notes, "unobserved"):
         not_measured[str(note.get("what"))] = str(note.get("why"))
+    if isinstance(watched, str):
+        not_measured["device window"] = watched
     return Facts(
         run=run,
         machine=machine,
@@ -192,10 +198,12 @@ def _facts(
         overhead=_overhead(folded, measured, notes),
         timeline=timeline,
         histogram=drawing.histogram(measured) if measured else None,
-        operators=tuple(dict(row) for row in operators if isinstance(row, dict)),
+        operators=operators,
         not_measured=not_measured,
         notices=(*notices_of(training, trainings), *_clock_notice(steps, timed)),
         root=str(run_json.get("cwd") or ""),
+        device=watched if isinstance(watched, DeviceFacts) else None,
+        threads=tuple(dict(row) for row in (window or {}).get("threads") or () if isinstance(row, dict)),
         excerpts=live_excerpts(folded, measured, notes, training.pid, began_ns),
     )
 

@@ -351,9 +351,10 @@ class Facts:
     overhead: Overhead
     timeline: Timeline | None
     histogram: Histogram | None
-    operators: tuple[dict[str, Any], ...]  # deep window: {"name", "stage", "ms_per_step", "calls_per_step"}
+    operators: tuple[dict[str, Any], ...]  # deep window: {"name", "stage", "ms_per_step", "calls_per_step", "share"}
     not_measured: dict[str, str]  # what → why, one clause each
     notices: tuple[str, ...]  # what the reader must know: a truncated record, a hook that was switched off, …
+    threads: tuple[dict[str, Any], ...] = ()  # deep window: {"role", "ms_per_step", "calls_per_step"} of host threads
     gc_steps: int = 0  # measured steps in which garbage was collected
     root: str = ""  # folder against which the user's files are shown
     device: DeviceFacts | None = None  # None: the device's own clock was not read

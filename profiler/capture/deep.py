@@ -1,7 +1,9 @@
-"""The deep window: torch's own profiler for three steps, once, for the time of each operator by stage.
+"""The deep window: torch's own profiler for three steps, for the time of each operator by stage.
 
 It starts and stops where a step ends, and each step in it is marked by INSTRUMENT events, so that the statistics
-leave it out. Of what the profiler keeps we read only the raw list of events: its own tables take seconds.
+leave it out. It opens once the training is under way, and once more when the steps have changed for long. Of what the
+profiler keeps we read only the raw list of events: its own tables take seconds. On an accelerator the events are kept
+too, as a trace file that the reader of traces reads; there its steps are marked, as torch's own front door marks them.
 """
 
 from __future__ import annotations
@@ -9,15 +11,18 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from threading import get_ident
 from typing import Any
 
 import torch
 import torch.autograd.profiler as autograd_profiler
 
+from ..record.layout import window_path
 from ..record.vocabulary import Instrument, Kind, Name, code
+from .behaviour import Pace
+from .device_times import training_device
+from .operators import watched
 from .recent import StageTimes, count_steps, recent_events
 from .session import Session
 from .settings import seen
@@ -29,7 +34,9 @@ _LONG_STEP_NS = 1_000_000_000  # one such step is enough
 _LONGEST_STEP_NS = 30_000_000_000
 _RETRY_STEPS = 16
 _TRIES = 4
-_MOST_ROWS = 60
+_WINDOWS = 2
+_MOST_EVENTS = 150_000  # kept in a file, at some 300 bytes each
+_MOST_BYTES = 64 << 20
 
 _PUSH = code(Kind.PUSH, Name.INSTRUMENT, Instrument.DEEP_WINDOW)
 _POP = code(Kind.POP, Name.INSTRUMENT, Instrument.DEEP_WINDOW)
@@ -49,15 +56,21 @@ def install(session: Session) -> None:
 
 
 class DeepWindow:
-    """Waits for its time, profiles a few steps, and is done."""
+    """Waits for its time, profiles a few steps, and waits whether the run changes."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._profiling: Profiling | None = None
+        self._pace: Pace | None = None  # since the first window closed
         self._first_step_ns = 0
         self._left = 0
+        self._rounds = 1
+        self._steps = STEPS
         self._tries = 0
         self._epochs = 0
+        self._closed = 0  # windows that were read
+        self._looked: tuple[int, int] = (0, 0)  # step and time of the last look
+        self._before_ns = 0.0  # a step before the window
 
     def on_step(self) -> int | None:
         """Listens to optimizer steps; returns the next one of interest."""
@@ -72,15 +85,26 @@ class DeepWindow:
             return _FIRST_STEP
         elapsed_ns = now_ns - self._first_step_ns
         if elapsed_ns < _FIRST_NS:
+            self._looked = (session.steps, now_ns)
             return session.steps + _RETRY_STEPS
+        looked, self._looked = self._looked, (session.steps, now_ns)
+        self._before_ns = (now_ns - looked[1]) / max(1, session.steps - looked[0])
+        if self._pace is not None:
+            following = self._pace.look(session.steps)
+            if not self._pace.changed:
+                return following
+            self._before_ns = 1e6 * (self._pace.step_ms or 0.0)
         why = why_not_profile() or self._too_long(elapsed_ns)
         if why is not None:
             return self._later(why)
-        rounds = max(1, len(seen(session).living_optimizers()))
-        self._left = rounds * (1 if elapsed_ns / session.steps * rounds > _LONG_STEP_NS else STEPS)
+        self._rounds = max(1, len(seen(session).living_optimizers()))
+        if elapsed_ns / session.steps * self._rounds > _LONG_STEP_NS:
+            self._steps = 1
+        self._left = self._rounds * self._steps
         session.write(_PUSH)
         try:
-            self._profiling = Profiling()
+            self._profiling = Profiling(device_in_use(session))
+            self._profiling.next_step(session.steps)
         finally:
             session.write(_POP)
         return session.steps + 1
@@ -94,32 +118,70 @@ class DeepWindow:
         try:
             self._left -= 1
             if self._left > 0:
+                if self._left % self._rounds == 0:
+                    profiling.next_step(session.steps)
                 return session.steps + 1
             self._profiling = None
-            self._report(profiling)
+            if not self._report(profiling):
+                self._steps = 1
+                return self._later("a step has too many events to be kept")
         finally:
             session.write(_POP)
-        return None
+        self._closed += 1
+        if self._closed >= _WINDOWS:
+            return None
+        self._pace = Pace(session.clock)
+        return self._pace.look(session.steps)
 
-    def _report(self, profiling: Profiling) -> None:
+    def _report(self, profiling: Profiling) -> bool:
+        """Note what was seen; False where the trace is too long, and a window of one step may not be."""
         session = self._session
-        kineto_events = profiling.stop()
+        stopped_ns = time.perf_counter_ns()
+        results = profiling.stop()
+        kineto_events = results.events()
         unix_ahead_ns = time.time_ns() - time.perf_counter_ns()
         session.drain()
         events = recent_events(session.folder(), "thread-0", profiling.began_ns)
         steps = count_steps(events)
         if steps == 0:
             session.note("unobserved", what="operators", why="no step ended while the operators were watched")
-            return
+            return True
+        if profiling.device is not None and len(kineto_events) > _MOST_EVENTS and self._steps > 1:
+            return False
         stages = StageTimes(events)
-        rows = operator_rows(kineto_events, lambda unix_ns: stages.at(unix_ns - unix_ahead_ns), steps)
-        session.note("operators", rows=rows[:_MOST_ROWS], steps=steps)
+        seen_here = watched(kineto_events, lambda unix_ns: stages.at(unix_ns - unix_ahead_ns), steps)
+        session.note(
+            "operators",
+            rows=seen_here.rows,
+            threads=seen_here.threads,
+            flops=seen_here.flops,
+            steps=steps,
+            watched_ms=(stopped_ns - profiling.began_ns) / 1e6 / steps,
+            at_step=session.steps,
+            before_ms=self._before_ns / 1e6,
+            file=None if profiling.device is None else self._keep(results, len(kineto_events)),
+        )
+        return True
+
+    def _keep(self, results: Any, events: int) -> str | None:
+        """Write the events to a file of the run's; its name."""
+        if events > _MOST_EVENTS:
+            self._session.note("unobserved", what="device window", why="its trace was too long to be kept")
+            return None
+        path = window_path(self._session.folder(), self._closed)
+        results.save(str(path))
+        if path.stat().st_size > _MOST_BYTES:
+            path.unlink()
+            self._session.note("unobserved", what="device window", why="its trace was too long to be kept")
+            return None
+        return path.name
 
     def _later(self, why: str) -> int | None:
         self._tries += 1
         if self._tries < _TRIES:
             return self._session.steps + _RETRY_STEPS
-        self._session.note("unobserved", what="operators", why=why)
+        if not self._closed:
+            self._session.note("unobserved", what="operators", why=why)
         return None
 
     def _too_long(self, elapsed_ns: int) -> str | None:
@@ -145,6 +207,17 @@ class DeepWindow:
             profiling.stop()
 
 
+def device_in_use(session: Session) -> str | None:
+    """The kind of accelerator on which the training runs and which torch's profiler can watch; else None."""
+    device = training_device(session)
+    kind = device.type if isinstance(device, torch.device) else None
+    if isinstance(device, str):  # several of them
+        kind = "cuda" if torch.cuda.is_initialized() else None
+    if kind not in ("cuda", "xpu"):
+        return None
+    return kind if getattr(torch, kind).is_initialized() else None
+
+
 def why_not_profile() -> str | None:
     """Why torch's profiler can't be used here and now; None when it can."""
     if not torch.autograd.kineto_available():
@@ -161,23 +234,36 @@ def why_not_profile() -> str | None:
 class Profiling:
     """torch's profiler at work. Where the user starts one of theirs, ours gives way first."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str | None = None) -> None:
+        self.device = device
         self.began_ns = time.perf_counter_ns()
         self.thread = get_ident()
         with _quiet():
             # torch.profiler's own front door costs 2 s and 75 MB of imports the first time (torch 2.13)
-            self._profile: Any = autograd_profiler.profile(
-                use_device="cuda" if torch.cuda.is_initialized() else None, use_kineto=True
-            )
+            self._profile: Any = autograd_profiler.profile(use_device=device, use_kineto=True, record_shapes=True)
             self._profile._prepare_trace()
             self._profile._start_trace()
         self.running = True
+        self._step: Any = None
         self._replaced: list[tuple[str, Any, Any]] = []
         for name in _START_FUNCTIONS:
             original = getattr(autograd_profiler, name)
             wrapper = self._after_ours(original)
             setattr(autograd_profiler, name, wrapper)
             self._replaced.append((name, original, wrapper))
+
+    def next_step(self, number: int) -> None:
+        """A step begins here: mark it in the trace, if there is to be one."""
+        if self.device is None or not self.running:
+            return
+        self._end_step()
+        self._step = autograd_profiler.record_function(f"ProfilerStep#{number}")
+        self._step.__enter__()
+
+    def _end_step(self) -> None:
+        step, self._step = self._step, None
+        if step is not None and self.thread == get_ident():
+            step.__exit__(None, None, None)
 
     def _after_ours(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def start(*args: Any, **kwargs: Any) -> Any:
@@ -187,19 +273,20 @@ class Profiling:
 
         return start
 
-    def stop(self) -> list[Any]:
-        """End it; the raw events. Everything else of it is freed."""
+    def stop(self) -> Any:
+        """End it; what torch recorded. Everything else of it is freed."""
         self.running = False
         for name, original, wrapper in self._replaced:
             if getattr(autograd_profiler, name) is wrapper:
                 setattr(autograd_profiler, name, original)
         self._profile = None
-        if torch.cuda.is_initialized():
-            torch.cuda.synchronize()  # else the last kernels are lost
+        self._end_step()
+        if self.device is not None:
+            getattr(torch, self.device).synchronize()  # else the last kernels are lost
         # not the profile's own __exit__: older versions make their tables there, which takes seconds
         results = autograd_profiler._disable_profiler()
         autograd_profiler._run_on_profiler_stop()
-        return list(results.events())
+        return results
 
 
 @contextlib.contextmanager
@@ -214,74 +301,3 @@ def _quiet() -> Iterator[None]:
             del os.environ[_LOG_LEVEL]
         else:
             os.environ[_LOG_LEVEL] = before
-
-
-def operator_rows(events: Iterable[Any], stage_at: Callable[[int], str], steps: int) -> list[dict[str, Any]]:
-    """Time and calls per step by operator, stage and device, most time first.
-
-    On the CPU an operator's time is its own, without that of the operators it calls. A kernel belongs to the
-    stage that launched it, whenever it ran.
-
-    Args:
-        events: kineto's events, as `torch.profiler` keeps them.
-        stage_at: the stage at a time in ns since the epoch.
-        steps: how many steps they span.
-    """
-    threads: dict[int, list[tuple[int, int, str]]] = defaultdict(list)
-    launches: dict[int, int] = {}
-    kernels: list[tuple[str, int, int, int, str]] = []
-    for event in events:
-        start_ns, length_ns = event.start_ns(), event.duration_ns()
-        device = str(event.device_type()).rpartition(".")[2].lower()
-        if device == "cpu":
-            if not event.is_async():
-                threads[event.start_thread_id()].append((start_ns, -length_ns, event.name()))
-                launches[event.correlation_id()] = start_ns
-        elif not _is_annotation(event):
-            kernels.append((event.name(), start_ns, length_ns, event.linked_correlation_id(), device))
-    totals: dict[tuple[str, str, str], list[int]] = defaultdict(lambda: [0, 0])
-    for operators in threads.values():
-        for name, middle_ns, own_ns in _own_times(sorted(operators)):
-            total = totals[name, stage_at(middle_ns), "cpu"]
-            total[0] += own_ns
-            total[1] += 1
-    for name, start_ns, length_ns, launch, device in kernels:
-        total = totals[name, stage_at(launches.get(launch, start_ns)), device]
-        total[0] += length_ns
-        total[1] += 1
-    rows = [
-        {
-            "name": name,
-            "stage": stage,
-            "ms_per_step": own_ns / 1e6 / steps,
-            "calls_per_step": calls / steps,
-            "device": device,
-        }
-        for (name, stage, device), (own_ns, calls) in totals.items()
-    ]
-    return sorted(rows, key=lambda row: -float(str(row["ms_per_step"])))
-
-
-def _is_annotation(event: Any) -> bool:
-    """A range of the host's, drawn on the device's track."""
-    asked = getattr(event, "is_user_annotation", None)
-    return bool(asked()) if asked is not None else False
-
-
-def _own_times(operators: Iterable[tuple[int, int, str]]) -> list[tuple[str, int, int]]:
-    """(name, middle, own time) of one thread's operators, given as (start, -length, name) in order.
-
-    The middle tells the stage better than the start: torch's range around an optimizer's step begins before our
-    hook runs.
-    """
-    done: list[tuple[str, int, int]] = []
-    stack: list[list[Any]] = []  # [end, name, middle, own]
-    for start_ns, negative_ns, name in operators:
-        length_ns = -negative_ns
-        while stack and stack[-1][0] <= start_ns:
-            done.append((stack[-1][1], stack[-1][2], stack.pop()[3]))
-        if stack:
-            stack[-1][3] -= length_ns
-        stack.append([start_ns + length_ns, name, start_ns + length_ns // 2, length_ns])
-    done += [(name, middle_ns, own_ns) for _, name, middle_ns, own_ns in stack]
-    return [(name, middle_ns, max(0, own_ns)) for name, middle_ns, own_ns in done]

@@ -6,6 +6,7 @@
         <stream>-000000.tape …           events, 1 MiB a segment; streams: thread-<n>, sampler, worker-<pid>
         notes.jsonl                      settings, sites, one JSON object a line
         folded.npz                       what older segments were reduced to
+        window-0.json …                  what torch's profiler recorded of the accelerator in the deep window
         rank.json, facts.json            of a job of several ranks: what is merged, and all facts of this one
     <run>/summary.json, report.html      the result
 
@@ -43,6 +44,11 @@ def process_directories(run: Path) -> list[Path]:
 def tape_path(directory: Path, stream: str, seq: int) -> Path:
     """A segment of a stream."""
     return directory / f"{stream}-{seq:06d}.tape"
+
+
+def window_path(directory: Path, number: int) -> Path:
+    """The trace of a deep window."""
+    return directory / f"window-{number}.json"
 
 
 def tapes(directory: Path) -> dict[str, list[Path]]:

@@ -46,6 +46,7 @@ def summary(result: Result) -> dict[str, Any]:
         else {"ms_per_step": facts.gc_ms_per_step, "pauses": facts.gc_pauses},
         "settings": asdict(facts.settings),
         "operators": facts.operators,
+        "threads": facts.threads,
         "not_measured": facts.not_measured,
         "notices": list(notices(facts)),
         "overhead": {

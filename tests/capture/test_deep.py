@@ -14,10 +14,13 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from profiler.analysis.trace.facts import facts_of
 from profiler.capture import backward, data_wait, deep, forward, optimizer
+from profiler.capture.operators import watched
 from profiler.capture.recent import StageTimes, count_steps
 from profiler.capture.session import CaptureConfig, Session
 from profiler.record.reader import of_kind, read_notes, read_stream
+from profiler.record.trace.read import read_trace
 from profiler.record.vocabulary import Instrument, Kind, Name, code
 
 
@@ -198,6 +201,12 @@ class Recorded:
     def linked_correlation_id(self) -> int:
         return self.launch
 
+    def shapes(self) -> list[list[int]]:
+        return []
+
+    def concrete_inputs(self) -> list[Any]:
+        return []
+
 
 def test_an_operators_time_is_its_own_and_a_kernel_belongs_to_its_launch() -> None:
     events = [
@@ -207,7 +216,7 @@ def test_an_operators_time_is_its_own_and_a_kernel_belongs_to_its_launch() -> No
         Recorded("gemm", 500, 2_000, device="DeviceType.CUDA", launch=7),
         Recorded("aten::mul", 1_000, 50, thread=2),
     ]
-    rows = deep.operator_rows(events, lambda time_ns: "forward" if time_ns < 200 else "backward", steps=1)
+    rows = watched(events, lambda time_ns: "forward" if time_ns < 200 else "backward", steps=1).rows
     seen = {row["name"]: (row["stage"], row["device"], round(row["ms_per_step"] * 1e6)) for row in rows}
     assert seen == {
         "gemm": ("forward", "cuda", 2_000),
@@ -217,3 +226,103 @@ def test_an_operators_time_is_its_own_and_a_kernel_belongs_to_its_launch() -> No
         "aten::t": ("forward", "cpu", 5),
     }
     assert rows[0]["name"] == "gemm"
+
+
+def test_threads_are_named_by_what_they_run(tmp_path: Path) -> None:
+    with recording(tmp_path) as session:
+        train(mlp(), steps=40)
+    [note] = notes(session, "operators")
+    first = note["threads"][0]
+    assert first["role"] == "training thread"
+    assert 0 < first["ms_per_step"] <= note["watched_ms"]
+    assert sum(row["ms_per_step"] for row in note["rows"]) <= note["watched_ms"] * len(note["threads"])
+
+
+def test_the_operations_of_a_step_are_counted(tmp_path: Path) -> None:
+    with recording(tmp_path) as session:
+        train(mlp(), steps=40)
+    [note] = notes(session, "operators")
+    forward = 2 * 4 * (10 * 20 + 20 * 5)
+    gradients = forward + 2 * 4 * 20 * 5  # of both weights, and of the second layer's input
+    assert note["flops"] == 3 * (forward + gradients)
+
+
+def test_a_run_that_changes_is_looked_at_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+
+    class Changed:
+        step_ms = 7.0
+        changed = True
+
+        def __init__(self, clock: Any) -> None:
+            pass
+
+        def look(self, steps: int) -> int:
+            looks.append(steps)
+            return steps + 8
+
+    monkeypatch.setattr(deep, "Pace", Changed)
+    with recording(tmp_path) as session:
+        train(mlp(), steps=120)
+    first, second = notes(session, "operators")
+    assert second["at_step"] > first["at_step"]
+    assert second["before_ms"] == 7.0
+    assert len(looks) == 2
+
+
+class FakeAccelerator:
+    """Stands for `torch.cuda`: in use, and to be waited for only when the window closes."""
+
+    waited = 0
+
+    def is_initialized(self) -> bool:
+        return True
+
+    def is_current_stream_capturing(self) -> bool:
+        return False
+
+    def synchronize(self) -> None:
+        self.waited += 1
+
+
+@pytest.fixture
+def on_a_device(monkeypatch: pytest.MonkeyPatch) -> FakeAccelerator:
+    """torch's profiler watches the CPU alone here: everything else is as on an accelerator."""
+    backend = FakeAccelerator()
+    real = deep.autograd_profiler.profile
+    monkeypatch.setattr(deep, "device_in_use", lambda session: "fake")
+    monkeypatch.setattr(torch, "fake", backend, raising=False)
+
+    def profile(use_device: str | None, **arguments: Any) -> Any:
+        assert use_device == "fake"
+        return real(use_device=None, **arguments)
+
+    monkeypatch.setattr(deep.autograd_profiler, "profile", profile)
+    return backend
+
+
+def test_on_a_device_the_window_is_kept_as_a_trace_with_its_steps_marked(
+    tmp_path: Path, on_a_device: FakeAccelerator
+) -> None:
+    with recording(tmp_path) as session:
+        train(mlp(), steps=40)
+    [note] = notes(session, "operators")
+    assert note["file"] == "window-0.json"
+    assert on_a_device.waited == 1
+    traced = facts_of(read_trace(session.folder() / note["file"]))
+    assert traced.facts.steps is not None
+    assert traced.facts.steps.count == 3
+    assert not [row for row in note["rows"] if row["name"].startswith("ProfilerStep")]
+
+
+def test_a_window_with_too_many_events_is_tried_with_one_step_and_then_not_kept(
+    tmp_path: Path, on_a_device: FakeAccelerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deep, "_MOST_EVENTS", 20)
+    with recording(tmp_path) as session:
+        train(mlp(), steps=100)
+    [note] = notes(session, "operators")
+    assert note["steps"] == 1
+    assert note["file"] is None
+    assert [said["what"] for said in notes(session, "unobserved")] == ["device window"]
+    assert not list(session.folder().glob("window-*"))

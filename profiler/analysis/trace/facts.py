@@ -47,8 +47,8 @@ class Traced:
     label: str
 
 
-def facts_of(recording: Recording, command: tuple[str, ...] = ()) -> Traced:
-    """Facts of the process of the recording that trains."""
+def facts_of(recording: Recording, command: tuple[str, ...] = (), source: str = "trace") -> Traced:
+    """Facts of the process of the recording that trains; `source` as in `DeviceFacts`."""
     process = training_process(recording)
     own = process.recording
     launches = launches_of(own.device, own.calls, own.operators)
@@ -67,7 +67,7 @@ def facts_of(recording: Recording, command: tuple[str, ...] = ()) -> Traced:
         steps=windows,
         first_measured=warmup,
     )
-    device = device_facts(own, launches, seen, "trace")
+    device = device_facts(own, launches, seen, source)
     facts = _facts(process, host, folded, measured, moments, device, command)
     facts = replace(facts, excerpts=step_excerpts(process, host, moments, measured, windows))
     return Traced(facts, recording.distributed.rank, recording.label)
