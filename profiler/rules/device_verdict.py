@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from profiler.analysis.device_facts import DeviceFacts
-from profiler.analysis.facts import Facts, TraceFacts
+from profiler.analysis.facts import Facts
 from profiler.rules.base import Bottleneck
 from profiler.rules.device import PerStep, per_step
 from profiler.rules.evidence import TAKEN_OUT
@@ -133,13 +133,13 @@ def _copies(device: DeviceFacts, step: PerStep) -> Part:
 
 def _data(facts: Facts, step: PerStep) -> Part:
     lost = step.idle_by("data_wait")
-    word, what = _of_loading(facts.trace, facts)
+    word, what = of_loading(facts)
     return _part(word, lost, step, f"{_idle(step, lost)} because the loop waits for its batch{what}")
 
 
-def _of_loading(trace: TraceFacts | None, facts: Facts) -> tuple[Bottleneck, str]:
+def of_loading(facts: Facts) -> tuple[Bottleneck, str]:
     """Whether storage or the CPU holds the batches up, as far as can be told."""
-    workers = facts.workers
+    workers, trace = facts.workers, facts.trace
     if workers is not None:
         if workers.load_ms > workers.preprocess_ms + workers.collate_ms:
             return Bottleneck.DATA_LOADING, f", which is blocked on storage or network for {ms(workers.load_ms)}"

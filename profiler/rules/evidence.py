@@ -11,11 +11,20 @@ WORTH_MS = 0.05  # our own cost on a short step is of this order
 
 TRACE_STEPS_TO_JUDGE = 3  # of a trace without device events: its host's times vary from step to step
 
+BESIDE_DEVICE = (
+    "the stages are timed by the host's clock, and the device runs behind it: queued work is paid wherever the host "
+    "next waits"
+)
 TAKEN_OUT = "host events were taken out of the trace after it was recorded"
 HOST_TIMES = (
     "the device runs behind the host and its own clock was not read: these are host times, in which queued "
     "work is paid wherever the host next waits"
 )
+
+
+def why_host_times(facts: Facts) -> str:
+    """Why host times prove nothing to a rule."""
+    return HOST_TIMES if facts.device is None else BESIDE_DEVICE
 
 
 def host_times(facts: Facts) -> bool:

@@ -37,6 +37,7 @@ WORDS = {
     Bottleneck.MEMORY: "Memory",
     Bottleneck.OTHER: "Other",
 }
+LONG_WAIT = 0.2  # of the step in the wait for data, from which it is what a trace is about
 HEALTHY_SHARE = 0.5  # of the step in arithmetic from which it is called compute
 STAGE_WORDS = {
     "host_to_device": (Bottleneck.HOST_TO_DEVICE, "copies batches to the device"),
@@ -104,6 +105,8 @@ def decide(facts: Facts, findings: Sequence[Finding]) -> Verdict:
         return _by_device(facts, findings, of_steps)
     if facts.trace is not None and facts.trace.thinned:
         return _of(None, f"Nothing can be told: {TAKEN_OUT}.")
+    if facts.trace is not None and share(facts, "data_wait") >= LONG_WAIT:  # rules of data ask for the workers
+        return _waiting(facts, next(iter(findings), None))
     if of_steps:
         verdict = _of(of_steps[0])
         if not host_times(facts):
@@ -218,6 +221,10 @@ def _waiting(facts: Facts, first: Finding | None) -> Verdict:
     waited, whole, workers = share(facts, "data_wait"), step_ms(facts), facts.workers
     named = first.rule if first and first.rule.startswith("data/") else None
     severity = min(severity_of(waited), Severity.WARNING, key=[*Severity][::-1].index)
+    if workers is None and facts.trace is not None:
+        word, what = device_verdict.of_loading(facts)
+        waits = f"{WORDS[word]}: {percent(waited)} of each {ms(whole)} step waits for batches{what}."
+        return Verdict(word, named, severity, waits)
     if workers is None:
         word, what = Bottleneck.DATA_LOADING, "what makes them slow was not observed"
     elif workers.load_ms > workers.preprocess_ms + workers.collate_ms:

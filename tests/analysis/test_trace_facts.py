@@ -13,6 +13,7 @@ from trace_builder import BEGAN_US, ENGINE, PID, STREAM, THREAD, TraceBuilder, t
 
 from profiler.analysis.device_facts import COPY_KINDS, FAMILIES, IDLE_CAUSES
 from profiler.analysis.facts import Facts
+from profiler.analysis.trace import many
 from profiler.analysis.trace.facts import facts_of
 from profiler.analysis.trace.many import read_traces, trace_files
 from profiler.errors import ProfError
@@ -231,6 +232,15 @@ def test_ranks_in_several_files_are_told_apart(tmp_path: Path) -> None:
     assert found.trace is not None and len(found.trace.files) == 3
     assert any("rank 0, beside rank 1" in notice and "by 30 %" in notice for notice in found.notices)
     assert any("broken.json" in notice for notice in found.notices)
+
+
+def test_many_files_are_reduced_by_processes_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for rank in range(3):
+        training(loop, 3, rank=rank, world_size=3).write(tmp_path / f"{rank}.json.gz")
+    files = trace_files([tmp_path])
+    alone = read_traces(files)
+    monkeypatch.setattr(many, "SPREAD_BYTES", 0)
+    assert read_traces(files) == alone
 
 
 def test_files_that_all_fail_say_why(tmp_path: Path) -> None:

@@ -327,19 +327,15 @@ def test_very_many_threads(tmp_path: Path) -> None:
     assert len(recording.tracks) == 100_000
 
 
-def test_python_functions_of_the_user_are_kept_and_others_are_not(tmp_path: Path) -> None:
-    names = [
-        "train.py(12): main",
-        "/home/ada/project/loss.py(3): forward",
-        "torch/nn/modules/module.py(1501): _call_impl",
-        "/opt/lib/python3.11/site-packages/timm/models/vit.py(40): forward",
-        "threading.py(1002): run",
-        "<built-in method linear of type object>",
-        "nn.Module: Linear_0",
+def test_stacks_do_not_hide_that_nothing_was_taken_out(tmp_path: Path) -> None:
+    """With `with_stack` functions share the numbering of operators."""
+    events = [
+        {**kernel(cat="python_function" if n % 5 else "cpu_op", name="f", args={"Ev Idx": n}), "pid": 9, "tid": 9}
+        for n in range(100)
     ]
-    events = [{**kernel(cat="python_function", name=name), "pid": 9, "tid": 9} for name in names]
-    recording = read_events(tmp_path, [*events, kernel()])
-    assert [recording.names[number] for number in recording.python.name.tolist()] == names[:2]
+    recording = read_events(tmp_path, events)
+    assert not recording.thinned
+    assert len(recording.operators) == 20
 
 
 def test_memory_of_the_device_is_read(tmp_path: Path) -> None:

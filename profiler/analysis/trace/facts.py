@@ -115,6 +115,8 @@ def _facts(
         stages, absent = stage_facts(measured, folded, {}, {}, device is None and _on_cpu(recording), one_rank)
         not_measured |= absent
         operators = operator_rows(process, host, moments, measured.count)
+    if device is not None and device.collectives and "communication" not in stages:
+        not_measured["communication"] = "the host does not wait in it: the device's collectives tell what it costs"
     if device is None:
         not_measured["device"] = "the trace holds no event of a device"
     elif recording.thinned:

@@ -89,7 +89,7 @@ def _thread(operators: Operators, marks: tuple[Bools, Bools, Bools]) -> int:
 
 def _only(recording: Recording, process: Ints, chosen: int, hosts: Ints) -> Recording:
     """The events of one process, and those of the devices that it called most."""
-    operators, calls, device, python = recording.operators, recording.calls, recording.device, recording.python
+    operators, calls, device = recording.operators, recording.calls, recording.device
     mine = process[operators.track] == chosen
     called = process[calls.track] == chosen
     own = _own_work(device, calls, called, process[device.track] if len(device) else np.empty(0, np.int64), hosts)
@@ -99,7 +99,6 @@ def _only(recording: Recording, process: Ints, chosen: int, hosts: Ints) -> Reco
         operators=Operators(*_host(operators, mine), external=operators.external[mine], marked=operators.marked[mine]),
         calls=Calls(*_host(calls, called), correlation=calls.correlation[called], bytes=calls.bytes[called]),
         device=DeviceEvents(**columns),
-        python=python.where(process[python.track] == chosen),
     )
 
 

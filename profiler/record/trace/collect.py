@@ -7,8 +7,6 @@ ones count for the span alone.
 
 from __future__ import annotations
 
-import re
-import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -31,7 +29,6 @@ from profiler.record.trace.event import Args, Event
 from profiler.record.trace.recording import (
     Calls,
     DeviceEvents,
-    HostEvents,
     Ints,
     MemoryReadings,
     Numbering,
@@ -58,12 +55,6 @@ _ACCELERATORS = frozenset(range(1, 64))  # device types of c10: 0 is the CPU
 _NOTHING = Args()
 _LATEST_US = 2.0**62 / 1000
 FARTHEST_US = 86_400e6  # an event a day away from the others has no time that can be believed
-_FRAME = re.compile(r"^(?P<file>.+\.py)\((?P<line>\d+)\): (?P<function>.+)$")
-_LIBRARIES = re.compile(
-    r"(^|/)(site-packages|dist-packages|lib/python3[^/]*|torch|torchvision|torchaudio|torchtext|numpy|transformers|"
-    r"accelerate|lightning|pytorch_lightning|lightning_fabric|deepspeed|apex|timm|datasets|PIL|tqdm|einops|triton|"
-    r"xformers|flash_attn|pandas|scipy|sklearn|cv2|wandb|ignite|fairscale|peft|trl|torchrec|fbgemm_gpu)/"
-)
 
 
 def is_runtime(category: str) -> bool:
@@ -81,22 +72,13 @@ class _TableOf(dict[Any, str]):
         elif category in _WORK:
             table = "device"
         elif category == _PYTHON:
-            table = "python"
+            table = _PYTHON
         elif category == _LEFT_OUT:
             table = _LEFT_OUT
         elif isinstance(category, str) and is_runtime(category):
             table = "calls"
         self[category] = table
         return table
-
-
-def is_users(frame: object) -> bool:
-    """Whether a Python function's event is of the user's own files."""
-    found = _FRAME.match(frame) if isinstance(frame, str) else None
-    if found is None or _LIBRARIES.search(found["file"]):
-        return False
-    first = found["file"].split("/")[0].removesuffix(".py")
-    return first not in sys.stdlib_module_names and not found["file"].startswith("<")
 
 
 class Collector:
@@ -111,7 +93,6 @@ class Collector:
         self.far = 0  # more than a day away from the others
         self._reference_us: float | None = None
         self._first, self._last = 1 << 62, -(1 << 62)
-        self._frames: dict[object, bool] = {}
         self._columns: dict[str, Column] = {}
         self._index = (0, 1 << 62, -1)  # numbers of host events: seen, lowest, highest
 
@@ -170,10 +151,8 @@ class Collector:
                 "calls.bytes",
                 whole_numbers(first_said([arg.bytes for arg in args], lambda: [arg.size for arg in args])),
             )
-        elif table == "python":
-            self._count_indices(args)
-            chosen = [number for number, event in enumerate(events) if self._is_users(event.name)]
-            self._host(table, [events[number] for number in chosen], start[chosen], end[chosen])
+        elif table == _PYTHON:
+            self._count_indices(args)  # the functions themselves name the lines where they begin: not what ran
 
     def _host(self, table: str, events: list[Event], start: Ints, end: Ints) -> None:
         self._add(f"{table}.start", start)
@@ -204,12 +183,6 @@ class Collector:
         if not any(words):
             return np.full(len(words), ABSENT, dtype=np.int32)
         return np.array([self.names[str(word)] if word else ABSENT for word in words], dtype=np.int32)
-
-    def _is_users(self, name: object) -> bool:
-        known = self._frames.get(name)
-        if known is None:
-            known = self._frames[name] = is_users(name)
-        return known
 
     def _count_indices(self, args: list[Args]) -> None:
         numbers = whole_numbers(first_said([arg.index for arg in args], lambda: [arg.index_2022 for arg in args]))
@@ -261,10 +234,6 @@ class Collector:
     def calls(self) -> Calls:
         """Calls of the runtime."""
         return Calls(*self._taken_host("calls"), self._taken("calls.correlation"), self._taken("calls.bytes"))
-
-    def python(self) -> HostEvents:
-        """Functions of the user's files."""
-        return HostEvents(*self._taken_host("python"))
 
     def device(self) -> DeviceEvents:
         """Kernels, copies and memsets."""

@@ -67,7 +67,6 @@ def _recording(path: Path, source: Source, document: Document, collector: Collec
         calls=collector.calls(),
         device=collector.device(),
         memory=collector.memory(),
-        python=collector.python(),
         names=tuple(collector.names.known),
         tracks=tuple(collector.tracks.known),
         numbering=collector.numbering,

@@ -130,7 +130,6 @@ class Recording:
     memory: MemoryReadings
     names: tuple[str, ...]
     tracks: tuple[Track, ...]
-    python: HostEvents  # functions of the user's files, where stacks were recorded
     numbering: Numbering | None
     distributed: Distributed
     devices: dict[int, str]  # names of devices by their numbers
