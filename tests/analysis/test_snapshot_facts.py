@@ -293,6 +293,9 @@ CUSTOM = [frame(MODEL, 70, "backward"), frame(f"{TORCH}/autograd/function.py", 3
 LBFGS = [*module(40, 12), frame(f"{TORCH}/optim/lbfgs.py", 320, "step"), *main(44)]
 LOADED = [frame(f"{TORCH}/serialization.py", 1500, "load_tensor"), *main(15)]
 DDP = [frame(f"{TORCH}/nn/parallel/distributed.py", 1200, "_ddp_init_helper"), *main(22)]
+FSDP = f"{TORCH}/distributed/fsdp/_fully_shard/_fsdp_collectives.py"
+GATHERED = [frame(FSDP, 210, "foreach_all_gather"), *module(40, 12)]
+REDUCED = [frame(FSDP, 400, "foreach_reduce"), frame(f"{TORCH}/autograd/function.py", 311, "apply")]
 NATIVE = [frame("??", 0, "torch::autograd::AccumulateGrad::apply(...)")]
 COPIED = [frame("??", 0, "at::_ops::_to_copy::call(...)"), *main(38)]
 
@@ -305,11 +308,13 @@ COPIED = [frame("??", 0, "at::_ops::_to_copy::call(...)"), *main(38)]
         (LBFGS, "activations", "forward"),
         (LOADED, "loaded", "startup"),
         (DDP, "communication", "communication"),
+        (GATHERED, "parameters", "communication"),
+        (REDUCED, "gradients", "communication"),
         (NATIVE, "gradients", "backward"),
         (COPIED, "other", "host_to_device"),
         (main(38), "other", "other"),
     ],
-    ids=["checkpoint", "custom backward", "closure", "torch.load", "DDP", "native", "copy", "loop"],
+    ids=["checkpoint", "custom backward", "closure", "torch.load", "DDP", "gather", "reduce", "native", "copy", "loop"],
 )
 def test_a_stack_tells_who_asked(frames, category, stage):
     device = Allocator()

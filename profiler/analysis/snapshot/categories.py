@@ -34,6 +34,8 @@ _AT_ONCE = {
     kinds.CONSTRUCT: "parameters",
     kinds.LOAD: "loaded",
     kinds.COLLECTIVE: "communication",
+    kinds.GATHER: "parameters",
+    kinds.REDUCE: "gradients",
     kinds.ACCUMULATE: "gradients",
     kinds.CLIP: "workspace",
     kinds.COPY: "other",

@@ -18,6 +18,7 @@ from profiler.record.snapshot import Frame
 
 OPTIMIZER, CLIP, BACKWARD, ACCUMULATE, RECOMPUTE = "optimizer", "clip", "backward", "accumulate", "recompute"
 FORWARD, CONSTRUCT, LOAD, COLLECTIVE, COPY, LOOP = "forward", "construct", "load", "collective", "copy", "loop"
+GATHER, REDUCE = "gather", "reduce"  # parameters and gradients that FSDP collects and spreads
 BARE, MISSING = "bare", "missing"  # no Python on the stack; no stack
 
 STAGES = {
@@ -30,6 +31,8 @@ STAGES = {
     CONSTRUCT: "startup",
     LOAD: "startup",
     COLLECTIVE: "communication",
+    GATHER: "communication",
+    REDUCE: "communication",
     COPY: "host_to_device",
     LOOP: "other",
 }
@@ -43,7 +46,7 @@ _MOVES = frozenset(
 )
 _LOADS = frozenset({"load_state_dict", "_load_from_state_dict"})
 _BUILDS = frozenset({"__init__", "reset_parameters", "__setattr__", "register_parameter", "register_buffer"})
-_FSDP_PARAMETERS = re.compile(r"unshard|all_gather|_alloc_")
+_FSDP = re.compile(r"unshard|all_gather|_alloc_|(?P<reduce>reduce)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +117,8 @@ def _of_frame(file: str, function: str) -> str | None:
     if part.startswith("serialization"):
         return LOAD
     if part.startswith(("distributed/", "nn/parallel/distributed")):
-        if "fsdp" in part and _FSDP_PARAMETERS.search(function):
-            return CONSTRUCT
+        if "fsdp" in part and (gathers := _FSDP.search(function)):
+            return REDUCE if gathers["reduce"] else GATHER
         return (
             None if function in ("forward", "_run_ddp_forward", "inner", "wrapper", "decorate_context") else COLLECTIVE
         )
