@@ -27,6 +27,7 @@ class Config:
     deep: bool = True
     sample_interval_ms: float = 10.0
     max_disk_mb: int = 256
+    memory_history: bool = False
     report: bool = True
     quiet: bool = False
 

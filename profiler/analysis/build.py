@@ -29,6 +29,7 @@ from profiler.analysis.notices import missing_steps, notices_of
 from profiler.analysis.rank_facts import RankFacts
 from profiler.analysis.ranks.job import Read, host_of, is_job, read_job, reduced
 from profiler.analysis.settings import settings_of
+from profiler.analysis.snapshot.kept import kept_snapshot
 from profiler.analysis.spans import span_facts
 from profiler.analysis.stages import call_sites, stage_facts
 from profiler.analysis.steps import step_facts
@@ -181,6 +182,7 @@ def _facts(
         not_measured[str(note.get("what"))] = str(note.get("why"))
     if isinstance(watched, str):
         not_measured["device window"] = watched
+    snapshot, told = kept_snapshot(training.directory, notes)
     return Facts(
         run=run,
         machine=machine,
@@ -200,7 +202,8 @@ def _facts(
         histogram=drawing.histogram(measured) if measured else None,
         operators=operators,
         not_measured=not_measured,
-        notices=(*notices_of(training, trainings), *_clock_notice(steps, timed)),
+        notices=(*told, *notices_of(training, trainings), *_clock_notice(steps, timed)),
+        snapshot=snapshot,
         root=str(run_json.get("cwd") or ""),
         device=watched if isinstance(watched, DeviceFacts) else None,
         threads=tuple(dict(row) for row in (window or {}).get("threads") or () if isinstance(row, dict)),

@@ -179,7 +179,7 @@ def _wait_without_signals(child: subprocess.Popen[bytes], while_running: Callabl
 def options_of(config: Any) -> dict[str, Any]:
     """The part of the settings that the recording processes read."""
     known = asdict(config)
-    return {name: known[name] for name in ("deep", "sample_interval_ms", "max_disk_mb")}
+    return {name: known[name] for name in ("deep", "sample_interval_ms", "max_disk_mb", "memory_history")}
 
 
 def leave_as(outcome: Outcome) -> None:

@@ -49,13 +49,14 @@ class CaptureConfig:
     deep: bool = True
     sample_interval_ms: float = 10.0
     max_disk_mb: int = 256
+    memory_history: bool = False
     followed: bool = False  # `prof attach` reduces the record while we write it
     late: bool = True  # optimizers and schedulers may be older than the hooks
 
     @classmethod
     def from_options(cls, run_directory: str | Path, options: dict[str, Any]) -> CaptureConfig:
         """From the options that the launcher hands to its children; those it does not know are left out."""
-        names = ("deep", "sample_interval_ms", "max_disk_mb", "followed", "late")
+        names = ("deep", "sample_interval_ms", "max_disk_mb", "memory_history", "followed", "late")
         known = {name: options[name] for name in names if name in options}
         return cls(Path(run_directory), **known)
 

@@ -4,6 +4,7 @@
     <run>/processes/<pid>.json           every Python that started under the run checks in
     <run>/rank-00000/<pid>/              one training process
         <stream>-000000.tape …           events, 1 MiB a segment; streams: thread-<n>, sampler, worker-<pid>
+        out-of-memory.pickle             the allocator's snapshot when a device's memory last ran out
         notes.jsonl                      settings, sites, one JSON object a line
         folded.npz                       what older segments were reduced to
         window-0.json …                  what torch's profiler recorded of the accelerator in the deep window
@@ -24,6 +25,7 @@ SUMMARY_JSON = "summary.json"
 REPORT_HTML = "report.html"
 PROCESSES = "processes"
 NOTES = "notes.jsonl"
+OUT_OF_MEMORY = "out-of-memory.pickle"
 FOLDED = "folded.npz"
 RANK_JSON = "rank.json"
 FACTS_JSON = "facts.json"

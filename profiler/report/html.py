@@ -30,6 +30,8 @@ from profiler.report.excerpts import excerpt_charts, swatches
 from profiler.report.page import environment, page_values
 from profiler.report.part import Part
 from profiler.report.ranks.section import ranks_section
+from profiler.report.snapshot import wording as held_words
+from profiler.report.snapshot.section import held_sections
 from profiler.report.summary import notices
 from profiler.rules.verdict import Result
 
@@ -75,10 +77,12 @@ def render_html(result: Result) -> str:
             setting_rows=_setting_rows(facts),
             identity=_identity(facts),
             overhead_text=wording.overhead(facts),
-            has_memory=_has_memory(facts.memory),
+            has_memory=_has_memory(facts.memory) or facts.snapshot is not None,
             device=device_section(facts),
             ranks=ranks_section(facts),
             swatches=swatches,
+            held=held_sections(facts),
+            held_words=held_words,
             **page_values(figures),
         )
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from profiler.analysis.site import Site
 from profiler.analysis.snapshot import origin as kinds
@@ -25,8 +26,20 @@ MOST_OOMS = 20
 UNSURE_SHARE = 0.01  # of the events that don't fit, from which the reader is told
 
 
-def snapshot_facts(snapshot: Snapshot, source: str) -> SnapshotFacts:
-    """Explain every device of a snapshot that holds or did anything."""
+class Failure(NamedTuple):
+    """An allocation that failed, as somebody other than the snapshot saw it."""
+
+    device: int
+    requested: int
+    free: int  # bytes that the driver called free
+    site: Site | None
+
+
+def snapshot_facts(snapshot: Snapshot, source: str, failures: Sequence[Failure] = ()) -> SnapshotFacts:
+    """Explain every device of a snapshot that holds or did anything.
+
+    `failures` are those that made somebody take it; they stand for those that its events don't show.
+    """
     origins = [kinds.origin(frames) for frames in snapshot.stacks]
     if any(each.python for each in origins):  # Python stacks were recorded: one without any is autograd's thread
         origins = [
@@ -34,6 +47,7 @@ def snapshot_facts(snapshot: Snapshot, source: str) -> SnapshotFacts:
         ]
     numbers = sorted({segment.device for segment in snapshot.segments} | set(snapshot.events))
     devices = [_device(snapshot, number, origins) for number in numbers]
+    devices = [_failed(device, [it for it in failures if it.device == device.device]) for device in devices]
     settings = snapshot.settings.get("PYTORCH_CUDA_ALLOC_CONF") or snapshot.settings.get("last_allocator_settings")
     return SnapshotFacts(
         source,
@@ -89,6 +103,17 @@ def _device(snapshot: Snapshot, number: int, origins: Sequence[Origin]) -> Devic
         driver_calls=sum(event.action in ("segment_alloc", "segment_map") for event in events),
         line=line(events, lifetimes, names, held_line, reserved_line) if len(events) > 1 else None,
     )
+
+
+def _failed(device: DeviceMemory, failures: Sequence[Failure]) -> DeviceMemory:
+    """A device whose snapshot was taken in a failure that its events don't show: its end is that moment."""
+    if not failures or device.ooms:
+        return device
+    last = failures[-1]
+    seen = OutOfMemory(None, last.requested, last.free, device.end_held_bytes, device.end, last.site, "")
+    if device.events:
+        return replace(device, ooms=(seen,))
+    return replace(device, ooms=(seen,), moment="out of memory", moment_site=last.site)
 
 
 def _trusted(lifetimes: Sequence[Lifetime], stacks: Sequence[tuple[Frame, ...]]) -> tuple[Lifetime, ...]:
@@ -210,7 +235,7 @@ def _notices(snapshot: Snapshot, devices: Sequence[DeviceMemory], origins: Seque
     events = sum(device.events for device in devices)
     if not devices or not any(device.held_bytes or device.layout.reserved_bytes for device in devices):
         yield "Nothing was reserved or held on any device when the snapshot was taken."
-    elif not events:
+    elif not events and not any(device.ooms for device in devices):
         yield (
             "No events were recorded: this is what was held when the snapshot was taken, and not the peak. "
             "Call torch.cuda.memory._record_memory_history() before the training for the way there."
@@ -218,7 +243,8 @@ def _notices(snapshot: Snapshot, devices: Sequence[DeviceMemory], origins: Seque
     if devices and not any(origin.python for origin in origins):
         yield (
             "No stacks were recorded, so that neither categories nor lines are known: "
-            'record with torch.cuda.memory._record_memory_history(stacks="python").'
+            'record with torch.cuda.memory._record_memory_history(stacks="python"), or set memory_history in '
+            "[tool.prof] for a run under `prof attach`."
         )
     unmatched = sum(device.unmatched_events for device in devices)
     if unmatched > UNSURE_SHARE * events:

@@ -18,7 +18,8 @@ class OutOfMemoryError(Rule):
     ## Evidence
     A snapshot of torch's allocator whose events hold a failed allocation. What was held then is found by
     going back from the state at the snapshot's end; what it was for, by the stacks of the allocations and
-    by how long they were kept. Where enough bytes were free, and only in pieces too small, it is
+    by how long they were kept. A run under `prof attach` keeps the snapshot of each failure, with stacks where
+    `memory_history` is set. Where enough bytes were free, and only in pieces too small, it is
     `memory/fragmentation` that speaks.
 
     ## Fix

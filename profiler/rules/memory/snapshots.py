@@ -50,6 +50,8 @@ def is_cause(device: DeviceMemory) -> bool:
 
 def held_in_words(device: DeviceMemory, most: int = 3) -> str:
     """`activations 12.0 GiB (61 %), …`: the largest categories of what was held."""
+    if not set(device.categories_bytes) - {"unknown", "before_recording"}:
+        return f"{size(device.held_bytes)}; what for is not known, since no stacks were recorded"
     whole = device.held_bytes or 1
     items = list(device.categories_bytes.items())[:most]
     return joined(f"{WORDS[name]} {size(held)} ({percent(held / whole)})" for name, held in items)
