@@ -52,6 +52,7 @@ FUNCTIONS: dict[str, Communication] = {
     "recv_object_list": Communication.RECEIVE,
 }
 _NO_TENSOR = (Communication.BARRIER, Communication.OBJECTS)
+_SECOND = (Communication.REDUCE_SCATTER,)  # whose message is the second argument: what goes in
 
 
 def install(session: Session, traffic: Traffic) -> None:
@@ -94,7 +95,8 @@ def timed_collective(session: Session, traffic: Traffic, original: Any, kind: in
     """`original`, recorded as communication of its group, and counted by the size of its message."""
     places = {name: at for at, name in enumerate(inspect.signature(original).parameters)}
     group_at = places["group"]
-    tensor_name = next(iter(places))
+    tensor_at = int(kind in _SECOND)
+    tensor_name = list(places)[tensor_at]
     has_tensor = kind not in _NO_TENSOR and "obj" not in places and not tensor_name.endswith("object_list")
     record, clock = session.record, session.clock
     codes: dict[int, tuple[int, int, int]] = {}
@@ -109,7 +111,11 @@ def timed_collective(session: Session, traffic: Traffic, original: Any, kind: in
             return original(*args, **kwargs)
         try:
             group = traffic.group(args[group_at] if len(args) > group_at else kwargs.get("group"))
-            dtype, size_bytes = message(args[0] if args else kwargs.get(tensor_name)) if has_tensor else (None, 0)
+            dtype = None
+            size_bytes = 0
+            if has_tensor:
+                given = args[tensor_at] if len(args) > tensor_at else kwargs.get(tensor_name)
+                dtype, size_bytes = message(given)
             row = traffic.row(kind, group, dtype, size_bytes)
             if group not in codes:
                 codes[group] = codes_of(kind, group)

@@ -39,7 +39,7 @@ for step in range(40):
     blocked += time.perf_counter() - began
     optimizer.step()
     optimizer.zero_grad()
-print("TRUTH", rank, blocked)
+sys.stdout.write(f"TRUTH {rank} {blocked}\\n")
 """
 )
 
@@ -63,7 +63,7 @@ for micro in range(4):
     with model.no_sync() if micro < 3 else torch.enable_grad():
         model(batch).square().mean().backward()
 optimizer.step()
-print("TRUTH", rank, exposed / 1e9)
+sys.stdout.write(f"TRUTH {rank} {exposed / 1e9}\\n")
 """
 )
 
@@ -111,7 +111,7 @@ dist.all_to_all_single(torch.empty(4), buffer)
 dist.all_reduce(buffer, group=dist.new_group([0, 1]))
 dist.barrier()
 train(replicated, torch.optim.SGD(replicated.parameters(), lr=0.1))
-print("TRUTH", rank, 0)
+sys.stdout.write(f"TRUTH {rank} {0}\\n")
 """
 
 

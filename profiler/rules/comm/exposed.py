@@ -64,7 +64,7 @@ def bandwidth(found: Exposed) -> str:
 def sentence(found: Exposed) -> str:
     """What is exposed, with where it lies."""
     reduction = found.ranks.reduction
-    what = f"{size(reduction.parameter_bytes)} of gradients a step" if reduction else "what the ranks exchange"
+    what = f"{size(reduction.parameter_bytes)} of gradients a step" if reduction else "tensors between the ranks"
     hidden = found.ranks.hidden_ms
     also = f"; another {ms(hidden)} run behind the backward pass" if hidden else ""
     return (

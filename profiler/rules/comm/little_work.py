@@ -12,17 +12,17 @@ from profiler.rules.phrases import ms, percent
 
 
 class LittleWork(Rule):
-    """A step has too little work to pay for exchanging its gradients.
+    """A step has too little work to pay for what its ranks exchange.
 
     ## Why it is slow
-    Gradients are as large as the model, however small the batch. What a step computes is all that their
+    Gradients and shards are as large as the model, however small the batch. What a step computes is all that their
     exchange can hide behind, and all that it is spread over.
 
     ## Evidence
-    DistributedDataParallel reduces once a step; the transfer that nothing hides is at least `threshold` of the step,
-    and exchanging all gradients takes at least `of_backward` of the time that the backward pass computes, so that no
-    arrangement of buckets could hide it. Abstains where the reducer took no sample, or waiting for late ranks can't
-    be told from transfer.
+    DistributedDataParallel reduces once a step, or parameters are fully sharded; the transfer that nothing hides is at
+    least `threshold` of the step, and exchanging all gradients takes at least `of_backward` of the time that the
+    backward pass computes, so that no arrangement of buckets could hide it (sharded: the transfer against the work of
+    the step). Abstains where the reducer took no sample, or waiting for late ranks can't be told from transfer.
 
     ## Fix
     A larger batch per rank, or more micro-batches a step under `no_sync`: work grows, transfer does not.
@@ -45,14 +45,17 @@ class LittleWork(Rule):
     def check(self, facts: Facts) -> Outcome:
         """Judge whether there is work enough behind which the exchange could run."""
         reduction, steps = reduced(facts), facts.steps
-        if reduction is None or steps is None or steps.micro_batches > 1.5:
+        if steps is None or steps.micro_batches > 1.5 or (reduction is None and "fsdp" not in facts.settings.values):
             return None
         found = exposed(facts, self.threshold.value)
         if not isinstance(found, Exposed):
             return self.abstain(found) if found else None
-        if not reduction.total_ms or not reduction.compute_ms:
-            return self.abstain("the reducer took no sample of its own times")
-        if reduction.total_ms < self.of_backward.value * reduction.compute_ms:
+        taken_ms, behind_ms = found.network_ms, found.work_ms
+        if reduction is not None:
+            if not reduction.total_ms or not reduction.compute_ms:
+                return self.abstain("the reducer took no sample of its own times")
+            taken_ms, behind_ms = reduction.total_ms, reduction.compute_ms
+        if taken_ms < self.of_backward.value * behind_ms:
             return None
         low, high = found.network_ms / 2, found.network_ms * 3 / 4
         if not worth(facts, low):
@@ -61,22 +64,22 @@ class LittleWork(Rule):
         loader = facts.settings.training_loader
         batch = loader.batch_size if loader else None
         now = f" from {batch} to {batch * min(enough, 8)}" if batch else ""
-        at = loader.site if loader and loader.site else wrapped_at(facts)
+        at = loader.site if loader and loader.site else wrapped_at(facts) or facts.settings.sites.get("fsdp")
         return self.finding(
             title=(
-                f"{percent(found.share)} of each {ms(found.step_ms)} step exchanges gradients: "
+                f"{percent(found.share)} of each {ms(found.step_ms)} step exchanges "
+                f"{'gradients' if reduction else 'shards'}: "
                 f"{ms(found.work_ms)} of work is too little for it"
             ),
             why=(
-                f"{sentence(found)} The exchange takes {ms(reduction.total_ms)} in all, and the backward pass that it "
-                f"could run behind {ms(reduction.compute_ms)}. With {enough} times the work a step, transfer would be "
-                "a tenth of it."
+                f"{sentence(found)} The exchange takes {ms(taken_ms)} in all, and the work that it could run behind "
+                f"{ms(behind_ms)}. With {enough} times the work a step, transfer would be a tenth of it."
             ),
             evidence={
                 **evidence(found),
                 "work_ms": found.work_ms,
-                "reduction_ms": reduction.total_ms,
-                "backward_compute_ms": reduction.compute_ms,
+                "exchange_ms": taken_ms,
+                "behind_ms": behind_ms,
                 "batch_factor": float(enough),
             },
             fix=Fix.at(
