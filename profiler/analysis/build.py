@@ -175,7 +175,7 @@ def _facts(
             workers = found
     window = window_note(of_kind(notes, "operators"), steps.median_ms if steps else None)
     operators = operators_of(window)
-    watched = window_device(training.directory, window, steps.mean_ms if steps else None)
+    watched, in_full = window_device(training.directory, window, steps.mean_ms if steps else None)
     if not operators:
         not_measured["operators"] = "no step was looked at operator by operator"
     for note in of_kind(notes, "unobserved"):
@@ -207,7 +207,7 @@ def _facts(
         root=str(run_json.get("cwd") or ""),
         device=watched if isinstance(watched, DeviceFacts) else None,
         threads=tuple(dict(row) for row in (window or {}).get("threads") or () if isinstance(row, dict)),
-        excerpts=live_excerpts(folded, measured, notes, training.pid, began_ns),
+        excerpts=(*live_excerpts(folded, measured, notes, training.pid, began_ns), *in_full),
     )
 
 

@@ -29,7 +29,7 @@ class StepExcerpt:
     """One step."""
 
     index: int
-    what: str  # "typical" or "slow"
+    what: str  # "typical", "slow", or "watched": of the deep window, which slows the host
     start_ms: float  # since the recording began
     wall_ms: float
     rows: tuple[ExcerptRow, ...]

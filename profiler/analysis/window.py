@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from profiler.analysis.device_facts import DeviceFacts, DeviceStep
+from profiler.analysis.excerpt import StepExcerpt
 from profiler.analysis.trace.facts import facts_of
 from profiler.errors import ProfError
 from profiler.record.trace.read import read_trace
@@ -46,18 +47,24 @@ def operators_of(note: Note | None) -> tuple[dict[str, Any], ...]:
     return tuple(rows)
 
 
-def window_device(directory: Path, note: Note | None, step_ms: float | None) -> DeviceFacts | str | None:
-    """The device's side of the window; a clause that says why there is none; None where none was to be kept."""
+def window_device(
+    directory: Path, note: Note | None, step_ms: float | None
+) -> tuple[DeviceFacts | str | None, tuple[StepExcerpt, ...]]:
+    """The device's side of the window, and one of its steps in full.
+
+    Or a clause that says why there is none; None where none was to be kept.
+    """
     name = note.get("file") if note else None
     if not isinstance(name, str) or not name:
-        return None
+        return None, ()
     try:
-        device = facts_of(read_trace(directory / Path(name).name), source="window").facts.device
+        facts = facts_of(read_trace(directory / Path(name).name), source="window").facts
     except ProfError as error:
-        return f"the deep window's trace can't be used: {error}".rstrip(".")
-    if device is None:
-        return "the deep window saw nothing of the device: another program may hold what it listens to"
-    return without_slowdown(device, step_ms)
+        return f"the deep window's trace can't be used: {error}".rstrip("."), ()
+    if facts.device is None:
+        return "the deep window saw nothing of the device: another program may hold what it listens to", ()
+    watched = tuple(replace(excerpt, what="watched") for excerpt in facts.excerpts if excerpt.what == "typical")
+    return without_slowdown(facts.device, step_ms), watched
 
 
 def without_slowdown(device: DeviceFacts, step_ms: float | None) -> DeviceFacts:

@@ -72,6 +72,13 @@ def test_the_device_of_the_window_is_the_runs_and_its_slowdown_is_taken_out(tmp_
     assert facts.operators[0]["share"] == pytest.approx(0.05)
 
 
+def test_a_step_of_the_window_is_shown_in_full_beside_those_of_the_run(tmp_path: Path) -> None:
+    facts = run_of_steps(tmp_path / "run", 75, [operators(file="window-0.json")], training(kernels).text())
+    watched = facts.excerpts[-1]
+    assert (watched.what, [excerpt.what for excerpt in facts.excerpts[:-1]]) == ("watched", ["typical"])
+    assert any(row.name == "stream 7" for row in watched.rows)
+
+
 def test_steps_that_watching_did_not_slow_stay_as_recorded(tmp_path: Path) -> None:
     facts = run_of_steps(tmp_path / "run", 120, [operators(file="window-0.json")], training(kernels).text())
     assert facts.device is not None

@@ -186,7 +186,9 @@ def gpu_window() -> Result:
         syncs=(),
         memory_timeline=(),
     )
-    facts = replace(base.facts, device=device, histogram=histogram(77.0, 2.0, 6000), excerpts=())
+    facts = replace(
+        base.facts, device=device, histogram=histogram(77.0, 2.0, 6000), excerpts=(excerpt(7, "watched", 140.0),)
+    )
     return Result(facts, base.judgement)
 
 

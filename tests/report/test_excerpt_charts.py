@@ -61,7 +61,8 @@ def test_the_chart_of_a_long_step_is_small_and_one_that_plotly_takes():
 
 def test_the_report_shows_the_steps_and_stays_small():
     page = render_html(sample_device.gpu_trace())
-    assert "A typical and a slow step in full" in page
+    assert "Steps in full" in page
+    assert "The slowest: step 5" in page
     assert page.count('data-chart="step_') == 2
     assert len(page) < 800_000
     assert 'id="in-full"' not in render_html(sample_result.data_bound())

@@ -123,8 +123,8 @@ def _notes(device: DeviceFacts) -> tuple[str, ...]:
     notes = []
     if device.source == "window":
         notes.append(
-            "Recorded in a few steps under torch.profiler, which slows the host: idle time is larger here than in "
-            "the steps outside, and kernels take as long as ever."
+            "Recorded in a few steps under torch.profiler, which slows the host and not the device: idle time is cut "
+            "to what the run's own steps leave beside the device's work."
         )
     if device.thinned or device.idle_ms is None:
         notes.append(
