@@ -147,6 +147,8 @@ def _by_device(facts: Facts, findings: Sequence[Finding], serious: Sequence[Find
     if isinstance(found, str):
         return _of(None, f"What fills the step can't be told: {found}.")
     part = device_verdict.leading(found)
+    if _judged_by_whole_run(facts, serious, part.share if part else 0.0):
+        return _of(serious[0])
     if part is not None:
         named = next((f for f in findings if f.bottleneck is part.word), None)
         if named is None and part.word.value.startswith("data-"):
@@ -164,6 +166,14 @@ def _by_device(facts: Facts, findings: Sequence[Finding], serious: Sequence[Find
     lost = f"; the most it loses is {percent(found[0].share)}, to {_TO[found[0].word]}" if found[0].share > 0 else ""
     sentence = f"Compute: the device works for {percent(busy)} of {step}{lost}."
     return Verdict(Bottleneck.COMPUTE, healthy.rule if healthy else None, Severity.INFO, sentence)
+
+
+def _judged_by_whole_run(facts: Facts, serious: Sequence[Finding], lost_share: float) -> bool:
+    """Whether the first finding rests on the device's clock over the whole run, and weighs more than what a window of
+    a few steps shows."""
+    if facts.trace is not None or not facts.machine.device_times or not serious:
+        return False
+    return serious[0].recoverable_ms > lost_share * step_ms(facts)
 
 
 _TO = {

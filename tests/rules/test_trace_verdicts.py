@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from device_builder import device, on_device
 from recorded_traces import trace_facts, trace_path
 from trace_builder import COLLECTIVES, COPIES, TraceBuilder, training, usual_host
 
-from profiler.analysis.facts import Facts
+from profiler.analysis.facts import Facts, TraceFacts
 from profiler.analysis.trace.facts import facts_of
 from profiler.analysis.trace.many import read_traces
 from profiler.record.trace.read import read_trace
 from profiler.rules.base import Bottleneck as Word
+from profiler.rules.base import Finding, Fix, Severity
 from profiler.rules.catalogue import judge
-from profiler.rules.verdict import Verdict
+from profiler.rules.verdict import Verdict, decide
 
 EXPECTED = {
     "resnet50_num_workers_0": (Word.DATA_PREPROCESSING, Word.DATA_LOADING),
@@ -286,3 +289,13 @@ def test_a_trace_that_trains_nothing_says_so(tmp_path: Path) -> None:
     assert found.steps is None
     assert judge(found).verdict.bottleneck is Word.NONE
     assert found.device is not None and found.device.kernel_count == 30
+
+
+def test_a_run_that_was_timed_on_the_device_outweighs_a_window_of_few_steps() -> None:
+    """A window of ten steps shows 12 % lost to late launches; over the whole run batches cost 40 %."""
+    live = on_device(device(88.0, {"host": 12.0}))
+    word, severity = Word.DATA_PREPROCESSING, Severity.CRITICAL
+    waits = Finding("data/too-few-workers", word, severity, "late", "", {}, None, Fix("more"), recoverable_ms=40.0)
+    assert decide(live, [waits]).rule == "data/too-few-workers"
+    traced = replace(live, trace=TraceFacts(("a.json",), False, 1.0, None, None))
+    assert decide(traced, [waits]).bottleneck is Word.COMPUTE

@@ -61,9 +61,9 @@ def device_facts(recording: Recording, launches: Launches, seen: Seen, source: s
     )
     ranges = tables.ranges_around(recording, launches, collective)
     operators = recording.operators
-    chosen = np.flatnonzero(~operators.marked)
-    around = by_track(operators.where(chosen), launches.start, launches.track, innermost)
-    operator = np.where(around >= 0, operators.name[chosen][np.maximum(around, 0)], -1) if len(chosen) else around
+    around = by_track(operators, ~operators.marked, launches.start, launches.track, innermost)
+    operator = np.full(len(device), -1, dtype=np.int64)
+    operator[around >= 0] = operators.name[around[around >= 0]]
     length = (device.end - device.start)[kernel]
     tensor = tables.on_tensor_cores(device, kernel, names)
     known = launches.known & kernel

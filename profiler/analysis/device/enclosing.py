@@ -10,10 +10,9 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
-from profiler.analysis.intervals import Ints
-from profiler.record.trace.recording import HostEvents
+from profiler.analysis.intervals import Bools, Ints
+from profiler.record.trace.recording import HostEvents, Numbers
 
 MOST_TRACKS = 64  # those with most moments: more threads than that launch nothing that matters
 _MOST_LEVELS = 512  # deeper calls are told by what is around them
@@ -45,42 +44,51 @@ def parents(start: Ints, end: Ints) -> Ints:
 def top_level(start: Ints, end: Ints) -> Ints:
     """The events that lie in no other, in time order."""
     levels = _levels(start, end, most=1)
-    return levels[0] if levels else np.empty(0, dtype=np.int64)
+    return levels[0].astype(np.int64) if levels else np.empty(0, dtype=np.int64)
 
 
-def _levels(start: Ints, end: Ints, most: int = _MOST_LEVELS) -> list[Ints]:
+def _levels(start: Ints, end: Ints, most: int = _MOST_LEVELS) -> list[Numbers]:
     """Events by depth, the outermost first; those of one depth follow each other in time."""
     if len(start) == 0:
         return []
-    order = np.lexsort((-end, start))
-    first = start[order]
-    closed = np.searchsorted(np.sort(end), first, side="right")
-    depth = np.arange(len(first)) - closed
+    order = np.lexsort((-end, start)).astype(np.int32)
+    closed = np.searchsorted(np.sort(end), start[order], side="right")
     # events that were cut off, or of no length, do not nest: they count as if they did
-    depth = np.maximum(depth, 0)
-    by_depth = np.argsort(depth, kind="stable")
+    depth = np.clip(np.arange(len(order)) - closed, 0, most).astype(np.int16)
+    del closed
+    by_depth = np.argsort(depth, kind="stable").astype(np.int32)
     edges = np.searchsorted(depth[by_depth], np.arange(min(int(depth.max()) + 1, most) + 1))
     return [order[by_depth[low:high]] for low, high in pairwise(edges.tolist())]
 
 
-def _around(start: Ints, end: Ints, level: Ints, at: Ints) -> Ints:
+def _around(start: Ints, end: Ints, level: Numbers, at: Ints) -> Ints:
     if len(level) == 0:
         return np.full(len(at), -1, dtype=np.int64)
     place = np.searchsorted(start[level], at, side="right") - 1
     chosen = level[np.maximum(place, 0)]
-    return np.where((place >= 0) & (at < end[chosen]), chosen, -1)
+    return np.where((place >= 0) & (at < end[chosen]), chosen.astype(np.int64), -1)
 
 
 def by_track(
-    events: HostEvents, at: Ints, track: npt.NDArray[np.int32], pick: Callable[[Ints, Ints, Ints], Ints]
+    events: HostEvents,
+    among: Bools,
+    at: Ints,
+    track: Numbers,
+    pick: Callable[[Ints, Ints, Ints], Ints],
 ) -> Ints:
-    """For moments on several tracks, the number of the event that `pick` finds on the moment's own track."""
+    """For moments on several tracks, the number of the event that `pick` finds among some on the moment's track."""
     found = np.full(len(at), -1, dtype=np.int64)
-    tracks, counts = np.unique(track[track >= 0], return_counts=True)
-    for number in tracks[np.argsort(-counts, kind="stable")][:MOST_TRACKS].tolist():
-        own = np.flatnonzero(events.track == number)
+    for number in busiest(track[track >= 0]):
+        own = np.flatnonzero((events.track == number) & among)
         asked = np.flatnonzero(track == number)
         here = pick(events.start[own], events.end[own], at[asked])
         if len(own):
             found[asked] = np.where(here >= 0, own[np.maximum(here, 0)], -1)
     return found
+
+
+def busiest(track: Numbers) -> list[int]:
+    """The tracks that come most often."""
+    tracks, counts = np.unique(track, return_counts=True)
+    chosen: list[int] = tracks[np.argsort(-counts, kind="stable")][:MOST_TRACKS].tolist()
+    return chosen

@@ -90,11 +90,11 @@ def ranges_around(recording: Recording, launches: Launches, which: Bools) -> Int
     if not bool(which.any()):
         return found
     numbers = [n for n in np.unique(operators.name).tolist() if _COLLECTIVE_RANGE.match(names[n])]
-    ranges = operators.where(np.isin(operators.name, numbers))
     at = np.flatnonzero(which & launches.known)
-    around = by_track(ranges, launches.start[at], launches.track[at], innermost)
+    ranges = np.isin(operators.name, numbers)
+    around = by_track(operators, ranges, launches.start[at], launches.track[at], innermost)
     inside = around >= 0
-    found[at[inside]] = ranges.name[around[inside]]
+    found[at[inside]] = operators.name[around[inside]]
     return found
 
 
@@ -106,9 +106,9 @@ def sync_calls(
     at = blocked.call
     if len(at) == 0:
         return ()
-    chosen = np.flatnonzero(~operators.marked)
-    around = by_track(operators.where(chosen), calls.start[at], calls.track[at], outermost)
-    operator = np.where(around >= 0, operators.name[chosen][np.maximum(around, 0)], -1) if len(chosen) else around
+    around = by_track(operators, ~operators.marked, calls.start[at], calls.track[at], outermost)
+    operator = np.full(len(at), -1, dtype=np.int64)
+    operator[around >= 0] = operators.name[around[around >= 0]]
     rows: dict[tuple[int, int, str], list[int]] = {}
     for place, key in enumerate(zip(calls.name[at].tolist(), operator.tolist(), stage[at].tolist(), strict=True)):
         rows.setdefault(key, []).append(place)

@@ -12,11 +12,10 @@ import numpy as np
 
 from profiler.analysis import labels as lab
 from profiler.analysis.block import Moments
-from profiler.analysis.device.enclosing import MOST_TRACKS, parents
+from profiler.analysis.device.enclosing import busiest, parents
 from profiler.analysis.intervals import Ints
 from profiler.analysis.trace.host import Host
 from profiler.analysis.trace.process import Process
-from profiler.record.trace.recording import HostEvents
 from profiler.record.vocabulary import STAGE_ORDER
 
 MOST_OPERATORS = 40
@@ -24,36 +23,36 @@ MOST_OPERATORS = 40
 
 def operator_rows(process: Process, host: Host, moments: Moments, steps: int) -> tuple[dict[str, Any], ...]:
     """The operators with most time of their own within the steps, on all threads of the process."""
-    every = process.recording.operators
-    operators = every.where(~every.marked)
-    own = _own_time(operators)
-    label, step = moments.at(host.clock.to(operators.start))
-    inside = (step >= 0) & (label < lab.LABELS)
-    stage = lab.STAGE_OF[np.minimum(label, lab.LABELS - 1)]
-    key = operators.name[inside].astype(np.int64) * len(STAGE_ORDER) + stage[inside]
-    keys, place = np.unique(key, return_inverse=True)
-    sums = np.bincount(place, weights=own[inside], minlength=len(keys))
-    counts = np.bincount(place, minlength=len(keys))
+    operators, names = process.recording.operators, process.recording.names
+    cells = len(names) * len(STAGE_ORDER)
+    sums, counts = np.zeros(cells), np.zeros(cells, dtype=np.int64)
+    for track in busiest(operators.track):
+        at = np.flatnonzero((operators.track == track) & ~operators.marked)
+        own = _own_time(operators.start[at], operators.end[at])
+        label, step = moments.at(host.clock.to(operators.start[at]))
+        inside = (step >= 0) & (label < lab.LABELS)
+        stage = lab.STAGE_OF[np.minimum(label[inside], lab.LABELS - 1)]
+        cell = operators.name[at[inside]].astype(np.int64) * len(STAGE_ORDER) + stage
+        sums += np.bincount(cell, weights=own[inside], minlength=cells)
+        counts += np.bincount(cell, minlength=cells)
+    found = [row for row in np.argsort(-sums, kind="stable")[:MOST_OPERATORS].tolist() if counts[row]]
     return tuple(
         {
-            "name": process.recording.names[int(keys[row]) // len(STAGE_ORDER)],
-            "stage": STAGE_ORDER[int(keys[row]) % len(STAGE_ORDER)],
+            "name": names[row // len(STAGE_ORDER)],
+            "stage": STAGE_ORDER[row % len(STAGE_ORDER)],
             "ms_per_step": float(sums[row]) / 1e6 / steps,
             "calls_per_step": float(counts[row]) / steps,
         }
-        for row in np.argsort(-sums, kind="stable")[:MOST_OPERATORS].tolist()
+        for row in found
     )
 
 
-def _own_time(operators: HostEvents) -> Ints:
-    """Each operator's time less that of the operators right within it."""
-    length = operators.end - operators.start
+def _own_time(start: Ints, end: Ints) -> Ints:
+    """Time of each operator of a thread less that of the operators right within it."""
+    length = end - start
     own = length.copy()
-    tracks, counts = np.unique(operators.track, return_counts=True)
-    for track in tracks[np.argsort(-counts, kind="stable")][:MOST_TRACKS].tolist():
-        at = np.flatnonzero(operators.track == track)
-        around = parents(operators.start[at], operators.end[at])
-        inner = around >= 0
-        np.subtract.at(own, at[around[inner]], length[at[inner]])
+    around = parents(start, end)
+    inner = around >= 0
+    np.subtract.at(own, around[inner], length[inner])
     at_least: Ints = np.maximum(own, 0)
     return at_least

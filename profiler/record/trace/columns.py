@@ -44,21 +44,25 @@ class Tracks(dict[Any, int]):
 
 
 class Column:
-    """One growing column."""
+    """One growing column, in one piece of memory: many small ones would leave holes behind."""
 
     def __init__(self, dtype: npt.DTypeLike = np.int64) -> None:
-        self.dtype = dtype
-        self._parts: list[npt.NDArray[Any]] = []
+        self._held: npt.NDArray[Any] = np.empty(1024, dtype=dtype)
+        self._count = 0
 
     def add(self, values: npt.NDArray[Any]) -> None:
         """Append a piece."""
-        self._parts.append(values.astype(self.dtype, copy=False))
+        until = self._count + len(values)
+        if until > len(self._held):
+            self._held.resize(until + until // 4, refcheck=False)
+        self._held[self._count : until] = values
+        self._count = until
 
     def take(self) -> npt.NDArray[Any]:
-        """All of it; the column is empty afterwards."""
-        whole = np.concatenate(self._parts) if self._parts else np.empty(0, dtype=self.dtype)
-        self._parts = []
-        return whole
+        """All of it; the column is of no use afterwards."""
+        held, self._held = self._held, self._held[:0]
+        held.resize(self._count, refcheck=False)
+        return held
 
 
 def whole_numbers(values: list[Any]) -> Ints:
