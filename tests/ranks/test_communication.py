@@ -111,7 +111,7 @@ dist.all_to_all_single(torch.empty(4), buffer)
 dist.all_reduce(buffer, group=dist.new_group([0, 1]))
 dist.barrier()
 train(replicated, torch.optim.SGD(replicated.parameters(), lr=0.1))
-sys.stdout.write(f"TRUTH {rank} {0}\\n")
+sys.stdout.write(f"TRUTH {rank} 0\\n")
 """
 
 

@@ -121,6 +121,16 @@ def test_a_hang_names_the_collective_who_came_and_where_the_others_stood() -> No
     assert found.hang.sites["2"].line == 88 and found.hang.for_s == 30.0
 
 
+def test_a_rank_that_ended_by_itself_did_not_come_to_the_collective_that_failed_under_the_others() -> None:
+    ranks = job(3)
+    for number in (0, 2):
+        last = LastSeen("gradients (DDP)", True, True, 0.1, 1e9, Site("/w/t.py", 8))
+        ranks[number] = replace(ranks[number], last=last)
+    found = merge(ranks)
+    assert found is not None and found.hang is not None
+    assert (found.hang.arrived, found.hang.absent, found.hang.doing["1"]) == ((0, 2), (1,), "had ended")
+
+
 def test_a_rank_killed_in_an_ordinary_collective_is_no_hang() -> None:
     ranks = job(2)
     ranks[0] = hung(ranks[0], "all_reduce", True, 0.004, 12)

@@ -283,15 +283,11 @@ def _hang(ranks: Sequence[RankFacts]) -> Hang | None:
     return Hang(
         collective=first.last.doing,
         arrived=tuple(sorted(numbers)),
-        absent=tuple(rank.rank for rank in ranks if rank.rank not in numbers and not _was_done(rank)),
+        absent=tuple(rank.rank for rank in ranks if rank.rank not in numbers),
         for_s=max(held_s, longest if failed else 0.0),
         sites={str(rank.rank): rank.last.site for rank in seen if rank.last and rank.last.site},
-        doing={str(rank.rank): rank.last.doing or "other" for rank in seen if rank.last},
+        doing={str(rank.rank): (rank.last.doing or "other") if rank.last else "had ended" for rank in ranks},
     )
-
-
-def _was_done(rank: RankFacts) -> bool:
-    return rank.ended and rank.last is None
 
 
 def _notices(ranks: Sequence[RankFacts], world_size: int, judged: Sequence[RankFacts]) -> tuple[str, ...]:
