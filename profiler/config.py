@@ -30,6 +30,7 @@ class Config:
     memory_history: bool = False
     report: bool = True
     quiet: bool = False
+    peak_tflops: float = 0.0  # of the device, in the format that the model computes in; 0: measured
 
 
 def read_table(start: Path) -> dict[str, Any]:

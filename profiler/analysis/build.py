@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from profiler.analysis import timeline as drawing
+from profiler.analysis.arithmetic import arithmetic_of
 from profiler.analysis.device_facts import DeviceFacts
 from profiler.analysis.device_stages import DeviceSteps, device_steps, device_timeline, on_device_clock
 from profiler.analysis.excerpts import live_excerpts
-from profiler.analysis.facts import Facts, Overhead, RunFacts, StepFacts
+from profiler.analysis.facts import Arithmetic, Facts, Overhead, RunFacts, StepFacts
 from profiler.analysis.fold import collect
 from profiler.analysis.folded import Folded
 from profiler.analysis.kept import kept_graphs
@@ -180,6 +181,19 @@ def _facts(
         not_measured["operators"] = "no step was looked at operator by operator"
     for note in of_kind(notes, "unobserved"):
         not_measured[str(note.get("what"))] = str(note.get("why"))
+    peak = run_json.get("peak")
+    arithmetic = arithmetic_of(
+        window, steps.mean_ms if steps else None, settings, peak if isinstance(peak, dict) else None
+    )
+    if isinstance(arithmetic, str):
+        not_measured["operations"] = arithmetic
+    elif isinstance(watched, DeviceFacts):
+        watched = replace(
+            watched,
+            flops_per_step=arithmetic.flops_per_step,
+            mfu=arithmetic.mfu,
+            peak_tflops=arithmetic.peak_tflops,
+        )
     if isinstance(watched, str):
         not_measured["device window"] = watched
     snapshot, told = kept_snapshot(training.directory, notes)
@@ -208,6 +222,7 @@ def _facts(
         device=watched if isinstance(watched, DeviceFacts) else None,
         threads=tuple(dict(row) for row in (window or {}).get("threads") or () if isinstance(row, dict)),
         excerpts=(*live_excerpts(folded, measured, notes, training.pid, began_ns), *in_full),
+        arithmetic=arithmetic if isinstance(arithmetic, Arithmetic) else None,
     )
 
 

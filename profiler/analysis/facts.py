@@ -335,6 +335,18 @@ class TraceFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Arithmetic:
+    """What the model computes in a step, of one process."""
+
+    flops_per_step: float  # multiplications and additions, each as one
+    tflops: float  # ÷ mean step
+    number_format: str  # in which most products are computed, as far as settings tell
+    peak_tflops: float | None
+    peak_source: str | None  # "stated" or "measured"
+    mfu: float | None  # None: no peak is known, or the step goes beyond it
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """Everything that is known of a run."""
 
@@ -355,6 +367,7 @@ class Facts:
     not_measured: dict[str, str]  # what → why, one clause each
     notices: tuple[str, ...]  # what the reader must know: a truncated record, a hook that was switched off, …
     threads: tuple[dict[str, Any], ...] = ()  # deep window: {"role", "ms_per_step", "calls_per_step"} of host threads
+    arithmetic: Arithmetic | None = None  # None: not counted
     gc_steps: int = 0  # measured steps in which garbage was collected
     root: str = ""  # folder against which the user's files are shown
     device: DeviceFacts | None = None  # None: the device's own clock was not read

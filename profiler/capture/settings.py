@@ -290,6 +290,7 @@ def note_device(session: Session, device: torch.device) -> None:
     session.note(
         "device",
         name=name,
+        type=device.type,
         asynchronous=device.type != "cpu",
         capacity_bytes=capacity_bytes,
         device_times=False,

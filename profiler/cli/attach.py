@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -153,9 +154,12 @@ class _Follower:
 def _report(run: Path, config: Config, outcome: launcher.Outcome, open_report: bool) -> None:
     """Analyse and show. An error of ours is one line, and the training's exit code stays."""
     try:
+        from profiler.analysis.peak import note_peak
         from profiler.report.pipeline import make_report
         from profiler.report.terminal import print_result
 
+        with contextlib.suppress(OSError):
+            note_peak(run, config.peak_tflops or None, config.deep)
         report = make_report(run)
         if not config.quiet:
             from rich.console import Console

@@ -139,21 +139,27 @@ def _stages(facts: Facts) -> dict[str, Any]:
 
 def _device(facts: Facts) -> dict[str, Any] | None:
     device, nvml = facts.device, dict(facts.machine.gpu)
+    arithmetic = {} if facts.arithmetic is None else asdict(facts.arithmetic)
     if device is None:
-        return {"busy_share": None, "kernel_ms": None, "nvml": nvml} if nvml else None
+        known = arithmetic | ({"nvml": nvml} if nvml else {})
+        return {"busy_share": None, "kernel_ms": None, **known} if known else None
     value = asdict(device)
     for name in ("collectives_ms", "collectives_exposed_ms", "sync_ms", "sync_starved_ms"):
         del value[name]
-    return value | {
-        "busy_share": device.busy_share,
-        "collectives": {
-            "total_ms": device.collectives_ms,
-            "exposed_ms": device.collectives_exposed_ms,
-            "kinds": value["collectives"],
-        },
-        "sync": {"ms": device.sync_ms, "starved_ms": device.sync_starved_ms},
-        "nvml": nvml or None,
-    }
+    return (
+        value
+        | arithmetic
+        | {
+            "busy_share": device.busy_share,
+            "collectives": {
+                "total_ms": device.collectives_ms,
+                "exposed_ms": device.collectives_exposed_ms,
+                "kinds": value["collectives"],
+            },
+            "sync": {"ms": device.sync_ms, "starved_ms": device.sync_starved_ms},
+            "nvml": nvml or None,
+        }
+    )
 
 
 def _memory(facts: Facts) -> dict[str, Any]:
