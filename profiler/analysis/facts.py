@@ -324,6 +324,30 @@ class Histogram:
 
 
 @dataclass(frozen=True, slots=True)
+class TraceRank:
+    """One rank of a job, from a trace of its own; means per step."""
+
+    rank: int | None
+    label: str  # of its file
+    step_ms: float | None
+    waiting_ms: float | None  # nothing but a collective ran on its device; None: not told
+    own_ms: float | None  # the rest of the step
+    parts_ms: dict[str, float]  # of that: "computing", "copies", "idle_<cause>"
+
+
+@dataclass(frozen=True, slots=True)
+class LateTraceRank:
+    """The rank that the others wait for."""
+
+    rank: int | None
+    label: str
+    late_ms: float  # what it needs of its own beyond the typical other rank, per step
+    step_ms: float
+    cause: str  # the part that is longest beyond the others', as in `TraceRank.parts_ms`
+    cause_ms: float  # by how much
+
+
+@dataclass(frozen=True, slots=True)
 class TraceFacts:
     """That the facts come from a trace which somebody recorded, and what of it bears on a judgement."""
 
@@ -332,6 +356,8 @@ class TraceFacts:
     kept_share: float | None  # of the host events that it numbers
     loaded_by: str | None  # "workers" or "training thread": who makes the batches that the loop waits for
     loading_operators: float | None  # share of the wait for data in which the training thread ran tensor operators
+    ranks: tuple[TraceRank, ...] = ()  # where several traces were read together
+    late: LateTraceRank | None = None
 
 
 @dataclass(frozen=True, slots=True)

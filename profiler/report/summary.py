@@ -34,6 +34,7 @@ def summary(result: Result) -> dict[str, Any]:
         "clock": "device" if facts.machine.device_times else "host",
         "workers": None if facts.workers is None else asdict(facts.workers),
         "device": _device(facts),
+        "trace": None if facts.trace is None else asdict(facts.trace),
         "ranks": None if facts.ranks is None else asdict(facts.ranks),
         "memory": _memory(facts),
         "verdict": asdict(judgement.verdict),

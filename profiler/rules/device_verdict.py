@@ -160,6 +160,30 @@ def of_loading(facts: Facts) -> tuple[Bottleneck, str]:
     )
 
 
+def straggler(facts: Facts) -> tuple[float, str] | None:
+    """The share of the step that the ranks wait for one of them, and that in a sentence; None where they don't."""
+    late = facts.trace.late if facts.trace is not None else None
+    if late is None:
+        return None
+    name = f"rank {late.rank}" if late.rank is not None else late.label
+    share = late.late_ms / late.step_ms
+    return share, (
+        f"the other ranks wait in their collectives for {name}, which comes {ms(late.late_ms)} ({percent(share)} of "
+        f"each {ms(late.step_ms)} step) later: {_LATE_BY.get(late.cause, 'its device stands idle longer')}, "
+        f"by {ms(late.cause_ms)}"
+    )
+
+
+_LATE_BY = {
+    "computing": "its device computes longer",
+    "copies": "its copies between host and device take longer",
+    "idle_data_wait": "its device waits longer for batches",
+    "idle_host": "its host launches work later",
+    "idle_sync": "its host waits longer for its device",
+    "idle_copy": "its host is held up longer by copies",
+}
+
+
 def _thinned(facts: Facts, device: DeviceFacts, step: PerStep) -> tuple[Part, ...] | str:
     """Idle time means nothing, and what hid a collective may be gone: only much of it tells."""
     part = _communication(device, step)

@@ -143,6 +143,12 @@ _LOST_BY_DEVICE = frozenset(  # words that say what the device waited for: its c
 
 def _by_device(facts: Facts, findings: Sequence[Finding], serious: Sequence[Finding]) -> Verdict:
     """The largest part of the step that the device lost; where it lost little, what it does is what takes the time."""
+    late = device_verdict.straggler(facts)
+    if late is not None:
+        share_of_step, sentence = late
+        named = next((f for f in findings if f.bottleneck is Bottleneck.STRAGGLER), None)
+        summary = f"{WORDS[Bottleneck.STRAGGLER]}: {sentence}."
+        return Verdict(Bottleneck.STRAGGLER, named.rule if named else None, severity_of(share_of_step), summary)
     found = device_verdict.parts(facts)
     if isinstance(found, str):
         return _of(None, f"What fills the step can't be told: {found}.")

@@ -243,6 +243,57 @@ def test_many_files_are_reduced_by_processes_of_their_own(tmp_path: Path, monkey
     assert read_traces(files) == alone
 
 
+def rank_step(data_ms: float, computing_ms: float, wait_ms: float) -> Any:
+    """A step of 100 ms: starved in the wait for data, then computing, then waiting in a collective."""
+
+    def step(builder: TraceBuilder, start: float) -> None:
+        usual_host(builder, start, data_ms)
+        at = start + data_ms + 1
+        for number in range(10):
+            builder.kernel(at + number * computing_ms / 10, computing_ms / 10, launched=at - 0.5 + number * 0.02)
+        builder.kernel(
+            at + computing_ms, wait_ms, launched=at, name="ncclDevKernel_AllReduce_Sum_f32_RING_LL", stream=40
+        )
+
+    return step
+
+
+def job(tmp_path: Path, *steps: Any) -> Facts:
+    for rank, step in enumerate(steps):
+        training(step, 4, rank=rank, world_size=len(steps)).write(tmp_path / f"{rank}.json.gz")
+    return read_traces(trace_files([tmp_path]))
+
+
+def test_the_rank_that_computes_longer_is_the_straggler(tmp_path: Path) -> None:
+    found = job(tmp_path, rank_step(1, 60, 36), rank_step(1, 90, 6), rank_step(1, 60, 36))
+    assert found.trace is not None and found.trace.late is not None
+    assert (found.trace.late.rank, found.trace.late.cause) == (1, "computing")
+    assert found.trace.late.late_ms == pytest.approx(30, abs=0.5)
+    verdict = judge(found).verdict
+    assert verdict.bottleneck.value == "straggler"
+    assert "rank 1" in verdict.summary and "computes longer" in verdict.summary
+
+
+def test_the_rank_that_waits_for_its_batches_is_the_straggler(tmp_path: Path) -> None:
+    found = job(tmp_path, rank_step(1, 60, 36), rank_step(31, 60, 6))
+    assert found.trace is not None and found.trace.late is not None
+    assert (found.trace.late.rank, found.trace.late.cause) == (1, "idle_data_wait")
+
+
+def test_ranks_that_wait_alike_hold_no_straggler(tmp_path: Path) -> None:
+    found = job(tmp_path, rank_step(1, 60, 36), rank_step(1, 62, 34))
+    assert found.trace is not None and found.trace.late is None
+    assert len(found.trace.ranks) == 2
+    assert judge(found).verdict.bottleneck.value == "communication"
+
+
+def test_ranks_whose_steps_do_not_end_together_are_not_compared(tmp_path: Path) -> None:
+    training(rank_step(1, 60, 36), 4, rank=0, world_size=2).write(tmp_path / "0.json.gz")
+    training(rank_step(1, 90, 6), 4, 140.0, rank=1, world_size=2).write(tmp_path / "1.json.gz")
+    found = read_traces(trace_files([tmp_path]))
+    assert found.trace is not None and found.trace.late is None
+
+
 def test_files_that_all_fail_say_why(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("nothing")
     with pytest.raises(ProfError, match="no JSON"):

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from profiler.analysis.facts import Facts
 from profiler.analysis.trace.facts import Traced, facts_of
+from profiler.analysis.trace.ranks import late_rank, rank_row
 from profiler.errors import ProfError
 from profiler.record.trace.read import read_trace
 
@@ -50,12 +51,14 @@ def read_traces(files: Sequence[Path]) -> Facts:
     if len(found) > 1:
         notices.insert(0, _others(chosen, [traced for traced in found if traced is not chosen]))
     facts = chosen.facts
+    in_order = sorted(found, key=lambda traced: (traced.rank is None, traced.rank or 0, traced.label))
+    rows = tuple(rank_row(traced.facts, traced.rank, traced.label) for traced in in_order) if len(found) > 1 else ()
     trace = facts.trace
     return replace(
         facts,
         run=replace(facts.run, ranks=max(facts.run.ranks, len({traced.rank for traced in found}))),
         notices=(*notices, *facts.notices),
-        trace=replace(trace, files=tuple(map(str, files))) if trace is not None else None,
+        trace=replace(trace, files=tuple(map(str, files)), ranks=rows, late=late_rank(rows)) if trace else None,
     )
 
 

@@ -1,0 +1,65 @@
+"""The ranks of a job, from one trace each, and the rank that the others wait for.
+
+In:  the facts of each file.
+Out: `TraceRank` rows and, where one rank comes late, `LateTraceRank`.
+
+Collectives end together, so that steps are equally long on all ranks, and the rank that comes last is the one that
+waits least in them. What a rank needs of its own is its step less the time in which nothing but a collective ran on its
+device; the late rank needs more of that than the typical other one, and the others wait for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import mean, median
+
+from profiler.analysis.device_facts import IDLE_CAUSES, DeviceFacts
+from profiler.analysis.facts import Facts, LateTraceRank, TraceRank
+
+LATE_SHARE = 0.10  # of the step, by which a rank must be later than the typical other one
+WAITED_SHARE = 0.5  # of its lateness, that the others must wait in collectives
+EQUAL_SHARE = 0.10  # steps that differ by more do not end together: not one job, or not the same steps
+
+
+def rank_row(facts: Facts, rank: int | None, label: str) -> TraceRank:
+    """One rank; means over its measured steps."""
+    device, steps = facts.device, facts.steps
+    step_ms = steps.mean_ms if steps is not None else None
+    if device is None or not device.steps or device.thinned:
+        return TraceRank(rank, label, step_ms, None, None, {})
+    parts = {"computing": _mean(device, "computing_ms"), "copies": _mean(device, "exposed_copies_ms")}
+    parts |= {f"idle_{cause}": mean(step.idle_ms.get(cause, 0.0) for step in device.steps) for cause in IDLE_CAUSES}
+    return TraceRank(
+        rank,
+        label,
+        step_ms,
+        waiting_ms=_mean(device, "exposed_collectives_ms"),
+        own_ms=mean(step.wall_ms for step in device.steps) - _mean(device, "exposed_collectives_ms"),
+        parts_ms=parts,
+    )
+
+
+def _mean(device: DeviceFacts, name: str) -> float:
+    return mean(float(getattr(step, name)) for step in device.steps)
+
+
+def late_rank(rows: Sequence[TraceRank]) -> LateTraceRank | None:
+    """The rank that the others wait for; None where none does, or where it can't be told."""
+    told = [row for row in rows if row.own_ms is not None and row.waiting_ms is not None and row.step_ms]
+    if len(told) < 2 or len(told) < len(rows):
+        return None
+    steps = [row.step_ms or 0.0 for row in told]
+    if max(steps) > (1 + EQUAL_SHARE) * min(steps):
+        return None
+    last = max(told, key=lambda row: row.own_ms or 0.0)
+    others = [row for row in told if row is not last]
+    late_ms = (last.own_ms or 0.0) - median(row.own_ms or 0.0 for row in others)
+    waited_ms = median(row.waiting_ms or 0.0 for row in others)
+    step_ms = mean(steps)
+    if late_ms < LATE_SHARE * step_ms or waited_ms < WAITED_SHARE * late_ms:
+        return None
+    longer = {
+        name: value - median(row.parts_ms.get(name, 0.0) for row in others) for name, value in last.parts_ms.items()
+    }
+    cause = max(longer, key=lambda name: longer[name])
+    return LateTraceRank(last.rank, last.label, late_ms, step_ms, cause, longer[cause])
