@@ -119,8 +119,15 @@ def gain(value: Gain) -> str:
 
 
 def evidence(name: str, value: float) -> tuple[str, str]:
-    """A rule's evidence as label and text; the unit is the ending of its name."""
-    endings = {"_ms": ms, "_share": share, "_bytes": byte_size, "_s": seconds}
+    """A rule's evidence as label and text; the unit is the ending of its name.
+
+    A share says so, since what it is a share of often stands beside it.
+    """
+    if name.endswith("_share"):
+        return label(name), share(value)
+    if name.startswith("bytes_"):
+        return f"size {label(name.removeprefix('bytes_'))}", byte_size(value)
+    endings = {"_ms": ms, "_bytes": byte_size, "_s": seconds}
     for ending, text in endings.items():
         if name.endswith(ending):
             return label(name.removesuffix(ending)), text(value)

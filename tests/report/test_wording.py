@@ -63,9 +63,23 @@ def test_a_tiny_share_is_not_called_nothing():
 
 
 def test_evidence_reads_by_the_unit_in_its_name():
-    measured = {"wait_ms": 3.5, "idle_share": 0.25, "saved_bytes": 2048, "hook_us": 6.4, "num_workers": 0.0}
+    measured = {
+        "wait_ms": 3.5,
+        "idle_share": 0.25,
+        "saved_bytes": 2048,
+        "hook_us": 6.4,
+        "num_workers": 0.0,
+        "bytes_per_step": 2048,
+    }
     told = [plain(" ".join(wording.evidence(name, value))) for name, value in measured.items()]
-    assert told == ["wait 3.50 ms", "idle 25.0 %", "saved 2.00 KiB", "hook 6.4 µs", "num workers 0"]
+    assert told == [
+        "wait 3.50 ms",
+        "idle share 25.0 %",
+        "saved 2.00 KiB",
+        "hook 6.4 µs",
+        "num workers 0",
+        "size per step 2.00 KiB",
+    ]
 
 
 def test_a_file_is_shown_from_the_folder_of_the_run():

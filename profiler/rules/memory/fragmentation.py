@@ -81,7 +81,7 @@ class Fragmentation(Rule):
                 "reserved_bytes": float(layout.reserved_bytes),
                 "free_bytes": float(layout.free_bytes),
                 "largest_free_bytes": float(layout.largest_free_bytes),
-                "free_in_segments_in_use_share": layout.split_share,
+                "split_share": layout.split_share,
             },
             fix=_STEADY if device.expandable else _EXPAND,
             severity=severity,
@@ -103,7 +103,7 @@ class Fragmentation(Rule):
                 f"At its worst {size(free)} of the {size(reserved)} that torch had reserved lay free between blocks in "
                 "use, in segments that can't be given back to the driver."
             ),
-            evidence={"reserved_bytes": float(reserved), "free_in_segments_in_use_share": free / reserved},
+            evidence={"reserved_bytes": float(reserved), "split_share": free / reserved},
             fix=_EXPAND,
             severity=Severity.WARNING if memory.alloc_retries else Severity.INFO,
         )

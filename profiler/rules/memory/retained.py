@@ -63,7 +63,7 @@ class Retained(Rule):
                     ),
                     evidence={
                         "retained_bytes": float(held),
-                        "of_what_was_held_share": held / device.held_bytes,
+                        "retained_share": held / device.held_bytes,
                         "per_step_bytes": held / steps,
                         "steps": float(steps),
                     },
