@@ -172,7 +172,7 @@ class Cause:
 
 @dataclass(frozen=True, slots=True)
 class LateRank:
-    """The rank that the others wait for."""
+    """The rank, or the ranks of one host, that the others wait for."""
 
     rank: int
     late_ms: float  # mean over the compared steps: what the others wait for it
@@ -185,6 +185,8 @@ class LateRank:
     uniformly_slower: float | None  # factor by which all of its computing is slower, where it is one factor
     items_ratio: float | None  # items of its batches against the others'
     worker_part: str | None  # where it waits for data: "load", "preprocess" or "collate", whichever differs most
+    host: str | None = None  # where all ranks of one host are late together: `rank` is then one of them
+    host_ranks: int = 1
 
 
 @dataclass(frozen=True, slots=True)

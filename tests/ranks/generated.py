@@ -18,6 +18,7 @@ def job(
     steps: int = 200,
     *,
     late: Mapping[int, tuple[str, float]] | None = None,  # rank → (stage, ms more)
+    slower: Mapping[int, float] | None = None,  # rank → factor of all its computing
     random_ms: float = 0.0,  # more work of a random length, each step another rank's
     transfer_ms: float = 4.0,
     jitter: float = 0.01,
@@ -34,6 +35,9 @@ def job(
     }
     for rank, (stage, more) in (late or {}).items():
         times[stage][rank] += more
+    for rank, factor in (slower or {}).items():
+        for stage in ("forward", "backward", "optimizer"):
+            times[stage][rank] *= factor
     if random_ms:
         times["forward"] += random_ms * random.random((ranks, steps))
     before = times["data_wait"] + times["forward"] + times["backward"] + times["other"]

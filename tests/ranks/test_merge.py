@@ -76,6 +76,16 @@ def test_a_late_rank_on_another_host_is_named_in_spite_of_its_clock() -> None:
     assert found.hosts == 2 and found.clocks.method == "collectives"
 
 
+def test_a_slow_host_is_named_where_all_of_its_ranks_are_late() -> None:
+    hosts = [f"node-{rank // 4}" for rank in range(16)]
+    found = merge(job(16, hosts=hosts, slower=dict.fromkeys(range(8, 12), 1.4)))
+    assert found is not None and found.late is not None
+    assert (found.late.host, found.late.host_ranks) == ("node-2", 4)
+    assert found.late.uniformly_slower == pytest.approx(1.4, rel=0.05)
+    assert found.late.late_ms == pytest.approx(12.0, rel=0.15)  # four tenths of 30 ms of forward and backward
+    assert found.typical not in range(8, 12)
+
+
 def test_claims_across_ranks_are_withheld_where_clocks_can_not_be_brought_together() -> None:
     ranks = job(2, steps=40, hosts=["a", "b"], late={1: ("forward", 15.0)})
     start = np.frombuffer(ranks[1].series.start, "<i8")

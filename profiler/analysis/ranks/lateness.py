@@ -74,60 +74,78 @@ def waiting(matched: Matched) -> Waiting | None:
 
 
 def late_rank(ranks: Sequence[RankFacts], matched: Matched, wait: Waiting, arrival: Floats | None) -> LateRank | str:
-    """The rank to which most of the waiting is due; why it can't be named where it can't.
+    """The rank, or the host, to which most of the waiting is due; why it can't be named where it can't.
 
     `arrival` is when the ranks came, on one clock, and has to agree; None: clocks that could not be compared.
     """
     whole = sum(wait.late)
-    row = int(np.argmax(wait.late))
-    if whole <= 0 or wait.late[row] < ONE_RANK_SHARE * whole:
+    rows = _late_rows(ranks, wait)
+    if not rows:
         return "the ranks take turns in being late"
     if arrival is None:
         return "the ranks' clocks could not be brought together"
-    if not _came_last(wait, arrival, row):
+    if not _came_last(wait, arrival, rows):
         return "the rank that waits least is not the one that comes last"
-    causes = _causes(matched, row, wait.late[row])
+    late_ms = sum(wait.late[row] for row in rows)
+    row = max(rows, key=lambda each: wait.late[each])
+    others = [each for each in range(len(ranks)) if each not in set(rows)]
+    causes = _causes(matched, row, others, late_ms)
     first = causes[0].what if causes else ""
-    span = _span(ranks, row) if first == "gap" else None
+    span = _span(ranks, row, others) if first == "gap" else None
     return LateRank(
         rank=matched.ranks[row],
-        late_ms=wait.late[row],
-        share_of_steps=wait.share_of_steps[row],
-        share_of_waiting=wait.late[row] / whole,
+        late_ms=late_ms,
+        share_of_steps=sum(wait.share_of_steps[each] for each in rows),
+        share_of_waiting=late_ms / whole,
         causes=causes,
-        line=_line(ranks, row, first),
+        line=_line(ranks, row, others, first),
         span=span,
         span_site=ranks[row].span_sites.get(span) if span else None,
-        uniformly_slower=_uniformly_slower(matched, row),
-        items_ratio=_ratio([rank.items for rank in ranks], row),
-        worker_part=_worker_part(ranks, row) if first == "data_wait" else None,
+        uniformly_slower=_uniformly_slower(matched, row, others),
+        items_ratio=_ratio([rank.items for rank in ranks], row, others),
+        worker_part=_worker_part(ranks, row, others) if first == "data_wait" else None,
+        host=ranks[row].host if len(rows) > 1 else None,
+        host_ranks=len(rows),
     )
 
 
-def _came_last(wait: Waiting, arrival: Floats, row: int) -> bool:
-    """Whether it really arrived last in most of the steps in which it waited least, by weight of what that cost."""
-    mine = wait.last == row
+def _late_rows(ranks: Sequence[RankFacts], wait: Waiting) -> list[int]:
+    """The rank to which most waiting is due; else all ranks of such a host; else none."""
+    whole = sum(wait.late)
+    if whole <= 0:
+        return []
+    row = int(np.argmax(wait.late))
+    if wait.late[row] >= ONE_RANK_SHARE * whole:
+        return [row]
+    by_host: dict[str, list[int]] = {}
+    for each, rank in enumerate(ranks):
+        by_host.setdefault(rank.host, []).append(each)
+    rows = max(by_host.values(), key=lambda held: sum(wait.late[each] for each in held))
+    if len(by_host) < 2 or sum(wait.late[each] for each in rows) < ONE_RANK_SHARE * whole:
+        return []
+    return rows
+
+
+def _came_last(wait: Waiting, arrival: Floats, rows: Sequence[int]) -> bool:
+    """Whether one of them really arrived last in most of the steps that they are blamed for, by what those cost."""
+    mine = np.isin(wait.last, rows)
     weight = np.maximum(wait.loss[mine], 0)
-    really = np.argmax(arrival[:, mine], axis=0) == row
+    really = np.isin(np.argmax(arrival[:, mine], axis=0), rows)
     return bool(weight[really].sum() >= 0.5 * weight.sum())
 
 
-def _causes(matched: Matched, row: int, late_ms: float) -> tuple[Cause, ...]:
+def _causes(matched: Matched, row: int, others: Sequence[int], late_ms: float) -> tuple[Cause, ...]:
     """What the rank does longer than the typical other one, longest first."""
-    found = []
-    for name in (*_OWN_STAGES, "gap"):
+
+    def cause(name: str) -> Cause:
         means = matched.column(name).mean(axis=1)
-        others = float(np.median(np.delete(means, row)))
-        more = float(means[row]) - others
-        if more >= _CAUSE_SHARE * late_ms:
-            found.append(Cause(name, more, float(means[row]), others))
-    found.sort(key=lambda cause: -cause.ms)
-    collected = matched.column("gc").mean(axis=1)
-    others = float(np.median(np.delete(collected, row)))
-    more = float(collected[row]) - others
-    if found and more >= 0.5 * found[0].ms:
-        found.insert(0, Cause("gc", more, float(collected[row]), others))
-    return tuple(found)
+        typical = float(np.median(means[others]))
+        return Cause(name, float(means[row]) - typical, float(means[row]), typical)
+
+    found = [each for each in map(cause, (*_OWN_STAGES, "gap")) if each.ms >= _CAUSE_SHARE * late_ms]
+    found.sort(key=lambda each: -each.ms)
+    collected = cause("gc")
+    return (collected, *found) if found and collected.ms >= 0.5 * found[0].ms else tuple(found)
 
 
 def turns(matched: Matched, wait: Waiting) -> tuple[Cause, ...]:
@@ -146,7 +164,7 @@ def turns(matched: Matched, wait: Waiting) -> tuple[Cause, ...]:
     return tuple(sorted(found, key=lambda cause: -cause.ms))
 
 
-def _line(ranks: Sequence[RankFacts], row: int, stage: str) -> RankLine | None:
+def _line(ranks: Sequence[RankFacts], row: int, others: Sequence[int], stage: str) -> RankLine | None:
     """The user's line in that stage on which the rank spends most more than the others do."""
     mine = ranks[row].stages.get(stage)
     if mine is None or not mine.lines:
@@ -154,8 +172,8 @@ def _line(ranks: Sequence[RankFacts], row: int, stage: str) -> RankLine | None:
     best: tuple[float, RankLine] | None = None
     for line in _by_place(mine.lines):
         elsewhere = []
-        for other in (*ranks[:row], *ranks[row + 1 :]):
-            held = other.stages.get(stage)
+        for other in others:
+            held = ranks[other].stages.get(stage)
             same = [each.ms for each in (held.lines if held else ()) if each.site == line.site]
             elsewhere.append(sum(same))
         more = line.ms - float(np.median(elsewhere))
@@ -174,42 +192,41 @@ def _by_place(lines: Sequence[RankLine]) -> list[RankLine]:
     return list(merged.values())
 
 
-def _span(ranks: Sequence[RankFacts], row: int) -> str | None:
+def _span(ranks: Sequence[RankFacts], row: int, others: Sequence[int]) -> str | None:
     """What the rank does outside of steps that the others do not."""
     more = {}
     for name, total in ranks[row].spans_s.items():
-        others = [rank.spans_s.get(name, 0.0) for rank in (*ranks[:row], *ranks[row + 1 :])]
-        more[name] = total - float(np.median(others))
+        more[name] = total - float(np.median([ranks[other].spans_s.get(name, 0.0) for other in others]))
     name = max(more, key=lambda each: more[each], default="")
     return name if more.get(name, 0.0) > 0 else None
 
 
-def _uniformly_slower(matched: Matched, row: int) -> float | None:
+def _uniformly_slower(matched: Matched, row: int, others: Sequence[int]) -> float | None:
     """By how much all computing is slower, where it is about one factor: a slow device, or a busy core."""
     factors = []
     for name in _COMPUTE:
         means = matched.column(name).mean(axis=1)
-        others = float(np.median(np.delete(means, row)))
-        if others > 0.02 * float(matched.wall().mean()):
-            factors.append(float(means[row]) / others)
+        typical = float(np.median(means[others]))
+        if typical > 0.02 * float(matched.wall().mean()):
+            factors.append(float(means[row]) / typical)
     if len(factors) < 2 or min(factors) < _SLOWER or max(factors) - min(factors) > _UNIFORM * max(factors):
         return None
     return float(np.mean(factors))
 
 
-def _ratio(values: Sequence[float | None], row: int) -> float | None:
-    others = [value for value in (*values[:row], *values[row + 1 :]) if value]
+def _ratio(values: Sequence[float | None], row: int, others: Sequence[int]) -> float | None:
+    known = [value for value in (values[other] for other in others) if value]
     mine = values[row]
-    return mine / float(np.median(others)) if mine and others else None
+    return mine / float(np.median(known)) if mine and known else None
 
 
-def _worker_part(ranks: Sequence[RankFacts], row: int) -> str | None:
+def _worker_part(ranks: Sequence[RankFacts], row: int, others: Sequence[int]) -> str | None:
     """Which part of making a batch takes it most longer than the others."""
     more = {}
     for part in ("load", "preprocess", "collate"):
         values = [getattr(rank, f"{part}_ms") for rank in ranks]
         if any(value is None for value in values):
             return None
-        more[part] = values[row] - float(np.median(np.delete(values, row)))
+        more[part] = values[row] - float(np.median([values[other] for other in others]))
     part = max(more, key=lambda each: more[each])
     return part if more[part] > 0 else None

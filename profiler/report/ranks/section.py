@@ -131,8 +131,9 @@ def sentences(ranks: RanksFacts) -> tuple[str, ...]:
     late = ranks.late
     if late is not None:
         cause = f", mostly by {_cause(late.causes[0].what)} ({ms(late.causes[0].ms)})" if late.causes else ""
+        who = f"Rank {late.rank}" if late.host is None else f"Host {late.host} ({late.host_ranks} ranks)"
         said.append(
-            f"Rank {late.rank} comes last in {share(late.share_of_steps)} of the steps, "
+            f"{who} comes last in {share(late.share_of_steps)} of the steps, "
             f"{ms(late.late_ms)} after the others{cause}."
         )
     said += [f"Not said: {what}, since {why}." for what, why in ranks.withheld.items() if "turns" not in why]

@@ -51,7 +51,8 @@ class LateByCompute(Rule):
                 f" All of its computing takes {rank.uniformly_slower:.2f} times as long as elsewhere: its device or "
                 "its cores are slower, hotter, or shared."
             )
-            fix = f"Look at the host and device of rank {number}: clocks, temperature, other programs, its cores."
+            where = f"host {rank.host}" if rank.host else f"the host and device of rank {number}"
+            fix = f"Look at {where}: clocks, temperature, other programs, cores."
         else:
             what = " Only this part of its work is longer, so it is what the rank computes and not how fast."
             fix = f"Find out what rank {number} computes that the others don't: longer sequences, a larger shard."

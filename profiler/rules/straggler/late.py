@@ -39,10 +39,17 @@ class Late:
         return Gain.of(self.step_ms, 0.6 * saves_ms, saves_ms)
 
     @property
+    def who(self) -> str:
+        """The rank, or the host with its ranks."""
+        if self.rank.host is None:
+            return f"rank {self.rank.rank}"
+        return f"host {self.rank.host} (its {self.rank.host_ranks} ranks, like rank {self.rank.rank})"
+
+    @property
     def title(self) -> str:
         """Who is late, and for what."""
         return (
-            f"rank {self.rank.rank} comes {ms(self.rank.late_ms)} late to each {ms(self.step_ms)} step and the others "
+            f"{self.who} comes {ms(self.rank.late_ms)} late to each {ms(self.step_ms)} step and the others "
             f"wait for it: it {_DOES[self.cause.what]} for {ms(self.cause.own_ms)}, they for {ms(self.cause.others_ms)}"
         )
 
