@@ -57,8 +57,11 @@ class Training:
         return int(self.directory.name)
 
 
-def read_facts(run_dir: Path) -> Facts:
-    """The facts of a run. Raises ProfError, in one sentence, when the folder holds nothing that can be read."""
+def read_facts(run_dir: Path, rank: int | None = None) -> Facts:
+    """The facts of a run; of a job those of its typical rank, or of `rank`.
+
+    Raises ProfError, in one sentence, when the folder holds nothing that can be read.
+    """
     if not run_dir.is_dir():
         raise ProfError(f"{run_dir} is not a folder: give a run's name or its path; `prof list` shows the runs.")
     run_json = reader.read_json(run_dir / layout.RUN_JSON)
@@ -66,9 +69,11 @@ def read_facts(run_dir: Path) -> Facts:
     directories = layout.process_directories(run_dir)
     if run_json is None and not processes and not directories:
         raise ProfError(f"{run_dir} holds no recorded events: it is not the folder of a run, or its record is gone.")
-    job = read_job(directories, _reader(run_dir, run_json or {}, processes)) if is_job(directories) else None
+    job = read_job(directories, _reader(run_dir, run_json or {}, processes), rank) if is_job(directories) else None
     if job is not None:
         return job
+    if rank:
+        raise ProfError(f"{run_dir} is no job of several ranks: leave --rank out.")
     trainings = [_read_training(directory, processes) for directory in directories]
     return _facts(run_dir, run_json or {}, processes, trainings, linecache.getline)
 

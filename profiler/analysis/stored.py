@@ -51,9 +51,13 @@ def _reader(kind: Any) -> _Read:
         return lambda value: None if value is None else inner[0](value)
     if origin is tuple:
         return _tuple(of)
+    if origin is list:
+        item_of = _reader(of[0])
+        return lambda value: [item_of(item) for item in value]
     if origin is dict:
+        key_of: _Read = int if of[0] is int else str
         value_of = _reader(of[1])
-        return lambda value: {key: value_of(item) for key, item in value.items()}
+        return lambda value: {key_of(key): value_of(item) for key, item in value.items()}
     if is_dataclass(kind):
         return _dataclass(kind)
     if kind is bytes:

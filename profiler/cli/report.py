@@ -14,13 +14,16 @@ import click
 @click.option("--open", "open_it", is_flag=True, help="Open the HTML report in a browser.")
 @click.option("--quiet", is_flag=True, help="Write the files and print nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON instead.")
+@click.option("--rank", type=click.IntRange(min=0), help="Report on one rank of a job, into that rank's folder.")
 @click.option(
     "--export",
     type=(click.Choice(["perfetto", "chrome"]), click.Path(path_type=Path, dir_okay=False)),
     metavar="perfetto|chrome FILE",
     help="Write a typical and a slow step for a trace viewer.",
 )
-def command(run: str, open_it: bool, quiet: bool, as_json: bool, export: tuple[str, Path] | None) -> None:
+def command(
+    run: str, open_it: bool, quiet: bool, as_json: bool, rank: int | None, export: tuple[str, Path] | None
+) -> None:
     """Render a recorded run again.
 
     RUN is a run's folder, or its name under ./reports. Of a run that was killed, what it recorded is shown.
@@ -28,6 +31,7 @@ def command(run: str, open_it: bool, quiet: bool, as_json: bool, export: tuple[s
     \b
     prof report my-run --open
     prof report my-run --json | jq .verdict
+    prof report my-run --rank 3
     prof report my-run --export perfetto steps.json
     """
     from profiler.config import load_config
@@ -38,7 +42,7 @@ def command(run: str, open_it: bool, quiet: bool, as_json: bool, export: tuple[s
     if as_json and not has_record(run_dir):
         _print_kept_summary(run_dir)
         return
-    report = make_report(run_dir)
+    report = make_report(run_dir, rank=rank)
     if export is not None:
         from profiler.report.export.chrome import export_steps
 

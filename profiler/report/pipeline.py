@@ -10,7 +10,7 @@ from pathlib import Path
 from profiler.analysis.facts import Facts
 from profiler.config import read_table
 from profiler.errors import ProfError
-from profiler.record.layout import PROCESSES, REPORT_HTML, RUN_JSON, SUMMARY_JSON, process_directories
+from profiler.record.layout import PROCESSES, REPORT_HTML, RUN_JSON, SUMMARY_JSON, process_directories, rank_directory
 from profiler.record.run_folder import traces_of
 from profiler.report.render import Paths, write_reports
 from profiler.rules.verdict import Result
@@ -24,9 +24,10 @@ class Report:
     paths: Paths
 
 
-def make_report(run_dir: Path, *, html: bool = True, cwd: Path | None = None) -> Report:
+def make_report(run_dir: Path, *, html: bool = True, cwd: Path | None = None, rank: int | None = None) -> Report:
     """Analyse a run folder, judge it by the rules as set in `cwd`, and write the result into it.
 
+    With `rank`, the report is that of one rank of a job, and is written into the rank's folder.
     Raises ProfError when there is no record to read or the folder can't be written.
     """
     traces = traces_of(run_dir)
@@ -35,7 +36,8 @@ def make_report(run_dir: Path, *, html: bool = True, cwd: Path | None = None) ->
     require_record(run_dir)
     from profiler.analysis.build import read_facts
 
-    return _write(read_facts(run_dir), run_dir, html, cwd)
+    facts = read_facts(run_dir, rank)
+    return _write(facts, run_dir if rank is None or facts.ranks is None else rank_directory(run_dir, rank), html, cwd)
 
 
 def make_trace_report(files: Sequence[Path], run_dir: Path, *, html: bool = True, cwd: Path | None = None) -> Report:

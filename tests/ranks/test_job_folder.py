@@ -160,3 +160,12 @@ def test_parts_of_one_job_share_a_folder_and_the_next_job_gets_its_own(tmp_path:
     assert still_running(first[0], 2) == 2
     with pytest.raises(ProfError, match="holds another run"):
         join_run(tmp_path, first[0].name, "train", parts[0])
+
+
+def test_one_rank_of_a_job_has_a_report_of_its_own(tmp_path: Path) -> None:
+    folder = write_host(tmp_path / "a", [0, 1, 2, 3])
+    report = make_report(folder, rank=2)
+    assert report.paths.summary == layout.rank_directory(folder, 2) / "summary.json"
+    assert any("facts of rank 2" in notice for notice in report.result.facts.notices)
+    with pytest.raises(ProfError, match="rank 9 left no record"):
+        make_report(folder, rank=9)

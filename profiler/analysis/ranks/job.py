@@ -19,6 +19,7 @@ from profiler.analysis.rank_facts import RankFacts
 from profiler.analysis.ranks import kept
 from profiler.analysis.ranks.merge import merge
 from profiler.analysis.ranks.reduce import rank_facts
+from profiler.errors import ProfError
 from profiler.record import layout, reader
 from profiler.record.reader import of_kind
 
@@ -61,8 +62,11 @@ def _rank_notes(directory: Path) -> list[dict[str, Any]]:
     return of_kind(reader.read_notes(directory)[0], "rank") if joined else []
 
 
-def read_job(directories: Sequence[Path], read_one: ReadOne) -> Facts | None:
-    """The job's facts; None where no process of it trained on a rank."""
+def read_job(directories: Sequence[Path], read_one: ReadOne, shown: int | None = None) -> Facts | None:
+    """The job's facts, beside those of the typical rank or of rank `shown`; None where no process of it is a rank.
+
+    Raises ProfError when that rank left no record.
+    """
     found: dict[int, list[tuple[RankFacts, Path]]] = {}
     unreadable = []
     for directory in directories:
@@ -76,10 +80,11 @@ def read_job(directories: Sequence[Path], read_one: ReadOne) -> Facts | None:
     if job is None:
         return None
     restarts = sum(len([1 for rank, _ in each if rank.steps]) > 1 for each in found.values())
-    whole = kept.read_whole(chosen[job.typical][1]) if _left(chosen[job.typical][1]) else None
-    if whole is None:
-        whole = read_one(chosen[job.typical][1]).facts
-    notices = list(job.notices)
+    if shown is not None and shown not in chosen:
+        raise ProfError(f"rank {shown} left no record: there are {', '.join(map(str, sorted(chosen)[:16]))}.")
+    directory = chosen[job.typical if shown is None else shown][1]
+    whole = kept.read_whole(directory) if kept.read_rank(directory) is not None else read_one(directory).facts
+    notices = list(job.notices) if shown is None else [f"these are the facts of rank {shown}, beside those of the job"]
     if unreadable:
         notices.append(f"{', '.join(sorted(unreadable))} can't be read: another version of prof reduced it")
     if restarts:
@@ -87,10 +92,6 @@ def read_job(directories: Sequence[Path], read_one: ReadOne) -> Facts | None:
     job = replace(job, notices=tuple(notices))
     run = replace(whole.run, ranks=job.world_size)
     return replace(whole, run=run, ranks=job, notices=(*notices, *whole.notices))
-
-
-def _left(directory: Path) -> bool:
-    return (directory / layout.FACTS_JSON).exists()
 
 
 def reduced(directory: Path, read_one: ReadOne, over: bool = False) -> RankFacts | None:
