@@ -295,7 +295,7 @@ def _gc_ms(measured: Measured | None) -> float | None:
 
 
 def _overhead(folded: Folded, measured: Measured | None, notes: Sequence[dict[str, Any]]) -> Overhead:
-    """Our cost: events times their calibrated price, unless a better figure was noted."""
+    """Our cost: events times their calibrated price, unless a better figure was noted; and events on the device."""
     cost = (of_kind(notes, "cost") or [{}])[-1]
     share = (of_kind(notes, "sampler") or [{}])[-1].get("share")
     events = measured.mean(measured.column("events")[measured.rows]) if measured else 0.0
@@ -303,6 +303,9 @@ def _overhead(folded: Folded, measured: Measured | None, notes: Sequence[dict[st
     us = float(noted) if isinstance(noted, (int, float)) else None
     if us is None and measured is not None and isinstance(price, (int, float)):
         us = events * float(price) / 1e3
+    device_us = (of_kind(notes, "device_clock") or [{}])[-1].get("us_per_step")
+    if us is not None and isinstance(device_us, (int, float)):
+        us += float(device_us)
     return Overhead(
         us_per_step=us,
         share=us / 1e3 / measured.mean(measured.wall_ms()) if us is not None and measured is not None else None,

@@ -97,6 +97,7 @@ def on_device_clock(
             p95_ms=noise.quantile(times, ones, 0.95),
             share=share,
             parts_ms=parts,
+            host_ms=stage.mean_ms,
             lines=tuple(replace(line, ms_per_step=line.share_of_stage * mean_ms) for line in stage.lines),
         )
     return result

@@ -43,6 +43,7 @@ class StageFacts:
     call: Site | None  # the user's line that enters the stage
     lines: tuple[LineTime, ...] = ()  # most time first
     parts_ms: dict[str, float] = field(default_factory=dict)  # mean per step: "zero_grad", "clip", "step", "loss", …
+    host_ms: float | None = None  # mean by the host's clock, where the times above are the device's
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,7 @@ class DeviceTimes:
         self._unread: list[Window] = []
         self._tries = 0
         self._read = 0
+        self._cost_ns = 0
         self._at: tuple[int, int] = (0, 0)  # step and time of the last look
         self._rest_until_ns = 0
 
@@ -133,6 +134,7 @@ class DeviceTimes:
             self._unread.append(window)
 
     def _spent(self, cost_ns: int) -> None:
+        self._cost_ns += cost_ns
         self._rest_until_ns += round(cost_ns / BUDGET)
 
     def _read_windows(self, clock: DeviceClock) -> None:
@@ -167,6 +169,10 @@ class DeviceTimes:
         if not self._over and clock.usable():
             self._read_windows(clock)
         self._over = True
+        if self._session.steps:
+            self._session.note(
+                "device_clock", windows=self._read, us_per_step=self._cost_ns / 1e3 / self._session.steps
+            )
 
 
 def _timing(

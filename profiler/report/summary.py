@@ -133,6 +133,7 @@ def _stages(facts: Facts) -> dict[str, Any]:
             "calls_per_step": stage.calls_per_step,
             "call": None if stage.call is None else asdict(stage.call),
             "parts_ms": stage.parts_ms,
+            **({} if stage.host_ms is None else {"host_ms": stage.host_ms}),
             "lines": [asdict(line) for line in stage.lines],
         }
     return stages

@@ -7,6 +7,7 @@ from profiler.analysis.facts import Facts
 STEPS_TO_JUDGE = 20  # measured steps below which nothing is called a warning
 STEPS_TO_LOOK = 5  # measured steps below which rules of the step are not asked at all
 WORTH_SHARE = 0.05  # of the step: less than this is no finding
+HOST_AHEAD = 0.8  # of the device's time in forward and backward: a host that takes less queues work ahead
 WORTH_MS = 0.05  # our own cost on a short step is of this order
 
 TRACE_STEPS_TO_JUDGE = 3  # of a trace without device events: its host's times vary from step to step
@@ -65,7 +66,29 @@ def share(facts: Facts, *stages: str) -> float:
 
 
 def arithmetic_share(facts: Facts) -> float:
-    """Share of the step in the model's arithmetic: the optimizer counts while it stays the smaller part."""
+    """Share of the step in the model's arithmetic: the optimizer counts while it stays the smaller part.
+
+    On an accelerator a stage holds what the device idles in it, so that there no more counts than the device was
+    busy; where that was not seen, nothing counts unless the host was ahead, which tells that the device set the pace.
+    """
+    if facts.machine.asynchronous and facts.machine.device_times:
+        busy = facts.device.steps_busy_share if facts.device is not None else None
+        if busy is not None:
+            return min(busy, _stages_share(facts))
+        if not host_is_ahead(facts):
+            return 0.0
+    return _stages_share(facts)
+
+
+def host_is_ahead(facts: Facts) -> bool:
+    """Whether the host was done with forward and backward well before the device was."""
+    stages = [facts.stages[name] for name in ("forward", "backward") if name in facts.stages]
+    host_ms = sum(stage.host_ms or 0.0 for stage in stages)
+    known = bool(stages) and all(stage.host_ms is not None for stage in stages)
+    return known and host_ms <= HOST_AHEAD * sum(stage.mean_ms for stage in stages)
+
+
+def _stages_share(facts: Facts) -> float:
     model = share(facts, "forward", "backward")
     optimizer = share(facts, "optimizer")
     return model + optimizer if optimizer <= model / 2 else model

@@ -16,6 +16,7 @@ from profiler.rules.evidence import (
     HOST_TIMES,
     TAKEN_OUT,
     arithmetic_share,
+    host_is_ahead,
     host_times,
     share,
     share_of_run,
@@ -208,6 +209,8 @@ def _by_stages(facts: Facts, findings: Sequence[Finding]) -> Verdict:
         return Verdict(Bottleneck.NONE, None, Severity.INFO, "The stages of the step were not measured.")
     first = next(iter(findings), None)
     largest = max(facts.stages.values(), key=lambda stage: stage.share)
+    if largest.name in ("forward", "backward") and facts.machine.asynchronous and not host_is_ahead(facts):
+        return _of(None, _NOT_TOLD.format(stage=largest.name, share=percent(largest.share), step=ms(whole)))
     if largest.name == "data_wait":
         return _waiting(facts, first)
     if largest.name in STAGE_WORDS:
@@ -252,6 +255,12 @@ def _waiting(facts: Facts, first: Finding | None) -> Verdict:
         word, what = Bottleneck.DATA_PREPROCESSING, f"each takes {ms(workers.batch_ms)} to make"
     sentence = f"{WORDS[word]}: {percent(waited)} of each {ms(whole)} step waits for batches, and {what}."
     return Verdict(word, named, severity, sentence)
+
+
+_NOT_TOLD = (
+    "By the device's clock {stage} takes {share} of each {step} step, and the host is no faster there: whether the "
+    "device computes or waits for the host was not seen; a deep look tells."
+)
 
 
 def _by_host_times(facts: Facts) -> Verdict:

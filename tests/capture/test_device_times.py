@@ -165,6 +165,27 @@ def test_where_the_host_is_late_the_device_idles_in_the_hosts_stage(
     assert "waits for batches" in verdict.summary
 
 
+def test_a_host_that_launches_late_is_not_called_compute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forward and backward fill the step by the device's clock too, but it idles in them."""
+    device = FakeDevice(event_ns=0)
+    launch = device.launch
+
+    def slowly(device_ns: int) -> None:
+        device.work(10 * MS)
+        launch(device_ns // 20)
+
+    monkeypatch.setattr(device, "launch", slowly)
+    monkeypatch.setattr(WaitingSGD, "step", lambda self, closure=None: torch.optim.SGD.step(self))
+    record(tmp_path, monkeypatch, device, fetch_ns=0)
+    facts = read_facts(tmp_path)
+    assert facts.machine.device_times
+    assert facts.stages["forward"].share + facts.stages["backward"].share > 0.9
+    judgement = judge(facts)
+    assert judgement.verdict.bottleneck is Bottleneck.NONE
+    assert "waits for the host" in judgement.verdict.summary
+    assert "compute/healthy" not in [finding.rule for finding in judgement.findings]
+
+
 def test_the_parts_of_each_timed_step_sum_to_it_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from profiler.analysis.fold import collect
 
@@ -184,7 +205,10 @@ def test_the_cost_stays_within_its_budget(tmp_path: Path, monkeypatch: pytest.Mo
     assert device.spent_ns > 0
     # one window more than its share: its cost is known only once it was paid
     assert device.spent_ns <= 1.2 * device_times.BUDGET * (device.host_ns - began_ns) + 250 * device.event_ns
-    assert read_facts(tmp_path).machine.device_times
+    facts = read_facts(tmp_path)
+    assert facts.machine.device_times
+    assert facts.overhead.us_per_step is not None
+    assert facts.overhead.us_per_step >= device.spent_ns / 1e3 / 600
 
 
 def test_events_are_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
