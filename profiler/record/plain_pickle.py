@@ -55,7 +55,7 @@ def load_plain(data: bytes, name: str) -> Any:
     the machine has free.
     """
     check_instructions(data, name)
-    _check_memory(data, name)
+    require_memory(len(data), data.count(b"}") + data.count(b"]"), name)
     collecting = gc.isenabled()
     gc.disable()  # millions of containers, none of them garbage: collecting takes most of the time
     try:
@@ -106,8 +106,9 @@ class _Unpickler(pickle.Unpickler):
         raise pickle.UnpicklingError("it names an object outside of itself")
 
 
-def _check_memory(data: bytes, name: str) -> None:
-    needed = BYTES_PER_BYTE * len(data) + BYTES_PER_CONTAINER * (data.count(b"}") + data.count(b"]"))
+def require_memory(size: int, containers: int, name: str) -> None:
+    """Raise ProfError where a pickle of that size, with so many containers, may not fit in what is free."""
+    needed = BYTES_PER_BYTE * size + BYTES_PER_CONTAINER * containers
     free = psutil.virtual_memory().available
     if needed > free:
         raise ProfError(

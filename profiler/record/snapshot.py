@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from profiler.errors import ProfError
-from profiler.record.plain_pickle import load_plain
+from profiler.record.plain_pickle import load_plain, require_memory
 
 NO_STACK = -1  # the stack was not recorded; an empty one was, and holds no Python
 ACTIONS = (
@@ -108,6 +108,9 @@ class Snapshot(NamedTuple):
 def read_snapshot(path: Path) -> Snapshot:
     """Read a snapshot. Raises ProfError when it can't be read or is none."""
     try:
+        if path.exists() and not path.is_file():
+            raise ProfError(f"{path} is not a file: give the one that `torch.cuda.memory._dump_snapshot` wrote.")
+        require_memory(path.stat().st_size, 0, str(path))
         data = path.read_bytes()
     except OSError as error:
         raise ProfError(f"{path} can't be read: {error.strerror or error}.") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import pickle
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -116,6 +117,19 @@ def test_one_list_in_many_places_is_refused_and_not_walked():
 def test_a_file_that_is_not_there_is_one_sentence(tmp_path):
     with pytest.raises(ProfError, match="can't be read: No such file"):
         read_snapshot(tmp_path / "none.pickle")
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/tmp"])
+def test_what_is_no_file_is_not_read(path):
+    with pytest.raises(ProfError, match="is not a file"):
+        read_snapshot(Path(path))
+
+
+def test_a_file_larger_than_memory_is_refused_before_it_is_read(tmp_path):
+    with (tmp_path / "it.pickle").open("wb") as file:
+        file.truncate(1 << 40)  # sparse: it takes no room
+    with pytest.raises(ProfError, match="GiB are free"):
+        read_snapshot(tmp_path / "it.pickle")
 
 
 KEYS = (
