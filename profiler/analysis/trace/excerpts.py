@@ -130,9 +130,8 @@ def _waits(process: Process, window: _Window) -> ExcerptRow:
     """Calls of the training thread that return only once the device has caught up."""
     recording = process.recording
     calls = recording.calls
-    waits = np.array([*(synchronizes(name) for name in recording.names), False])
-    chosen = window.holds(calls.start, calls.end) & (calls.track == process.thread) & waits[calls.name]
-    return _host_row("waits", CALLS, calls.where(np.flatnonzero(chosen)), recording, window)
+    own = calls.where(np.flatnonzero(window.holds(calls.start, calls.end) & (calls.track == process.thread)))
+    return _host_row("waits", CALLS, own.where(named(own, recording.names, synchronizes)), recording, window)
 
 
 def _host_row(name: str, kind: str, events: HostEvents, recording: Recording, window: _Window) -> ExcerptRow:
