@@ -1,6 +1,6 @@
 # make demo    set up, profile the image example slow and cured, and compare
 # make test    set up, lint, check types, and run all tests
-# make bench   measure what the profiler itself costs
+# make bench   measure what the profiler itself costs, and what the rules' promises are worth
 # make docs    write docs/rules from the rules' own texts
 #
 # Needs make and Python 3.10 or newer; everything else goes into .venv.

@@ -126,7 +126,7 @@ def gains_table(write: bool = False) -> str:
     return _table(
         "gains",
         "What rules promise, and what their cure gives",
-        f"Each planted training of tests/scenarios and its cured twin, {gains.ROUNDS} times in turn; times as fast. "
+        f"Each planted training of tests/scenarios and its cured twin, in alternation; times as fast. "
         f"{held} of {len(found)} lie in the promised range.",
         ("rule", "training", "a step", "cured", "promised", "measured", "in the range"),
         [

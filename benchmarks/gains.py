@@ -1,27 +1,31 @@
-"""What rules promise beside what their cure gives: each planted training and its cured twin, run in turn.
+"""What rules promise beside what their cure gives: each planted training and its cured twin, in alternation.
 
-A step's time is its mean, with the compiler's time spread over all steps. The promise is that of the run whose step is
-the median of its kind.
+The promise is that of a run of its own. Then both trainings run at once, in turn for some tenths of a second each while
+the other is stopped, so that whatever else the machine does falls on both. A step's time is the mean of those in which
+nothing was stopped. Where the compiler runs within the steps they run one after the other, and its time counts.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from benchmarks.commands import prof
+from profiler.analysis.build import read_facts
 from profiler.rules.gains import GAINS, MeasuredGain
 
 SCENARIOS = Path(__file__).parents[1] / "tests" / "scenarios"
 DOCS = Path(__file__).parents[1] / "docs" / "rules"
-ROUNDS = 3
+TURN_S = 0.4
 
 sys.path.insert(0, str(SCENARIOS))
 from labels import Label, scenarios  # noqa: E402
@@ -32,51 +36,104 @@ def planted() -> list[Label]:
     return [label for label in scenarios() if label.rules and label.cured]
 
 
-def run(rounds: int = ROUNDS, names: tuple[str, ...] = ()) -> Iterator[MeasuredGain]:
+def run(names: tuple[str, ...] = ()) -> Iterator[MeasuredGain]:
     """Each rule that promises something in its training; of all trainings, or of those named."""
     for label in planted():
         if not names or label.name in names:
-            yield from compare(label, rounds)
+            yield from compare(label)
 
 
-def compare(label: Label, rounds: int = ROUNDS) -> list[MeasuredGain]:
-    """Planted and cured in turn, so many times."""
-    pairs = [(summary_of(label), summary_of(label, "--cured")) for _ in range(rounds)]
-    measured = median(step_ms(slow) / step_ms(cured) for slow, cured in pairs)
-    middle = sorted(pairs, key=lambda pair: step_ms(pair[0]))[len(pairs) // 2]
+def compare(label: Label) -> list[MeasuredGain]:
+    """A planted training against its cured twin."""
+    with tempfile.TemporaryDirectory() as name:
+        summary = summary_of(label, Path(name))
+    if any(span["name"] == "compile" for span in summary["spans"]):
+        with tempfile.TemporaryDirectory() as name:
+            planted_ms, cured_ms = step_ms(summary), step_ms(summary_of(label, Path(name), "--cured"))
+    else:
+        planted_ms, cured_ms = in_alternation(label)
     found = []
     for rule in label.rules:
-        gain = next((it["gain"] for it in middle[0]["findings"] if it["rule"] == rule and it["gain"]), None)
+        gain = next((it["gain"] for it in summary["findings"] if it["rule"] == rule and it["gain"]), None)
         if gain is not None:
-            found.append(
-                MeasuredGain(
-                    rule,
-                    label.name,
-                    round(gain["speedup_low"], 3),
-                    round(gain["speedup_high"], 3),
-                    round(measured, 3),
-                    round(median(step_ms(slow) for slow, _ in pairs), 3),
-                    round(median(step_ms(cured) for _, cured in pairs), 3),
-                )
-            )
+            low, high = round(gain["speedup_low"], 3), round(gain["speedup_high"], 3)
+            measured = round(planted_ms / cured_ms, 3)
+            found.append(MeasuredGain(rule, label.name, low, high, measured, round(planted_ms, 3), round(cured_ms, 3)))
     return found
 
 
-def summary_of(label: Label, *arguments: str) -> dict[str, Any]:
+def in_alternation(label: Label) -> tuple[float, float]:
+    """Mean milliseconds of a step, planted and cured. Raises RuntimeError where a training fails."""
+    with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
+        folders = (Path(first), Path(second))
+        trainings = [start(label, folders[0]), start(label, folders[1], "--cured")]
+        try:
+            _take_turns(trainings)
+        finally:
+            for training in trainings:
+                if training.poll() is None:
+                    os.killpg(training.pid, signal.SIGKILL)
+                training.wait()
+        planted_ms, cured_ms = (_undisturbed_ms(folder / "run") for folder in folders)
+        return planted_ms, cured_ms
+
+
+def _take_turns(trainings: list[subprocess.Popen[str]]) -> None:
+    """Let each run for a while, the other stopped, until one has ended; the rest runs by itself."""
+    while all(training.poll() is None for training in trainings):
+        for mine, other in (trainings, trainings[::-1]):
+            if other.poll() is None:
+                os.killpg(other.pid, signal.SIGSTOP)
+            if mine.poll() is None:
+                os.killpg(mine.pid, signal.SIGCONT)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    mine.wait(TURN_S)
+    for training in trainings:
+        if training.poll() is None:
+            os.killpg(training.pid, signal.SIGCONT)
+        _, errors = training.communicate()
+        if training.returncode:
+            raise RuntimeError(f"{training.args} failed: {errors.strip()}")
+
+
+def _undisturbed_ms(folder: Path) -> float:
+    """The mean step of those that no stop fell into, after a tenth of them. Raises RuntimeError where there are few."""
+    timeline = read_facts(folder).timeline
+    if timeline is None:
+        raise RuntimeError(f"no step was recorded in {folder}")
+    rows = list(zip(timeline.wall_ms, timeline.max_ms, strict=True))
+    kept = [mean for mean, most in rows[len(rows) // 10 :] if most < 800 * TURN_S]
+    if len(kept) < 10:
+        raise RuntimeError(f"only {len(kept)} steps in {folder} ran undisturbed")
+    return sum(kept) / len(kept)
+
+
+def start(label: Label, folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Begin to profile a training, in a process group of its own."""
+    tables: dict[str, list[str]] = {}
+    for rule, threshold, value in label.settings:
+        tables.setdefault(rule, []).append(f"{threshold} = {value}")
+    lines = [line for rule, held in tables.items() for line in (f'[tool.prof.rules."{rule}"]', *held)]
+    (folder / "pyproject.toml").write_text("\n".join(lines) + "\n")
+    return subprocess.Popen(
+        prof(folder, "run", str(label.path), *arguments),
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def summary_of(label: Label, folder: Path, *arguments: str) -> dict[str, Any]:
     """Profile a training. Raises RuntimeError where it fails."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        tables: dict[str, list[str]] = {}
-        for rule, threshold, value in label.settings:
-            tables.setdefault(rule, []).append(f"{threshold} = {value}")
-        lines = [line for rule, held in tables.items() for line in (f'[tool.prof.rules."{rule}"]', *held)]
-        (folder / "pyproject.toml").write_text("\n".join(lines) + "\n")
-        command = prof(folder, "run", str(label.path), *arguments)
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(command)} failed: {done.stderr.strip()}")
-        summary: dict[str, Any] = json.loads((folder / "run" / "summary.json").read_text("utf-8"))
-        return summary
+    training = start(label, folder, *arguments)
+    _, errors = training.communicate()
+    if training.returncode:
+        raise RuntimeError(f"{training.args} failed: {errors.strip()}")
+    summary: dict[str, Any] = json.loads((folder / "run" / "summary.json").read_text("utf-8"))
+    return summary
 
 
 def step_ms(summary: dict[str, Any]) -> float:
@@ -88,6 +145,6 @@ def step_ms(summary: dict[str, Any]) -> float:
 
 def write(gains: list[MeasuredGain], machine: str) -> None:
     """Keep them where `docs/rules` shows them."""
-    held = {"machine": f"{machine}; {ROUNDS} runs of each in turn", "gains": [asdict(gain) for gain in gains]}
+    held = {"machine": machine, "gains": [asdict(gain) for gain in gains]}
     GAINS.write_text(json.dumps(held, indent=1) + "\n", "utf-8")
     subprocess.run([sys.executable, "-m", "profiler.rules.docs", str(DOCS)], check=True, stdout=subprocess.DEVNULL)

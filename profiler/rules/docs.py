@@ -97,7 +97,7 @@ def index_page() -> str:
     gains = measured_gains().values()
     if gains:
         lines += ["", "## Promised and measured", ""]
-        lines += [f"Times as fast, with the fault planted and cured in turn. {measured_on()}.", ""]
+        lines += [f"Times as fast, with the fault planted and cured in alternation. {measured_on()}.", ""]
         lines += ["| rule | training | promised | measured |", "| --- | --- | --- | --- |"]
         lines += [
             f"| [{gain.rule}]({gain.rule}.md) | {gain.scenario} | {_promised(gain)} | "

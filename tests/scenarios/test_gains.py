@@ -1,4 +1,4 @@
-"""What a rule promises is what its cure gives: planted and cured in turn, within one test."""
+"""What a rule promises is what its cure gives: planted and cured in alternation, within one test."""
 
 from __future__ import annotations
 
@@ -33,6 +33,6 @@ def test_no_promise_is_too_wide_to_be_wrong() -> None:
 @pytest.mark.flaky(reruns=2)  # another program on the machine can upset what lasts for seconds
 @pytest.mark.parametrize("label", [it for it in planted() if it.name in HELD], ids=lambda label: label.name)
 def test_the_cure_gives_what_was_promised(label) -> None:
-    for gain in compare(label, rounds=1):
+    for gain in compare(label):
         if gain.rule == HELD[label.name].rule:
             assert gain.promised_low <= gain.measured <= gain.promised_high, gain
