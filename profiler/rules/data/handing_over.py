@@ -40,6 +40,8 @@ class HandingOver(Rule):
     """
 
     id = "data/handing-over"
+    evidence = "training"
+    arguments = {"transformers": "TrainingArguments(dataloader_num_workers=0)"}
     bottleneck = Bottleneck.DATA_LOADING
     explained_by = (
         "data/uneven-batches",

@@ -46,6 +46,7 @@ class TooFewWorkers(Rule):
     """
 
     id = "data/too-few-workers"
+    arguments = {"transformers": "TrainingArguments(dataloader_num_workers=4, dataloader_persistent_workers=True)"}
     evidence = "training"
     bottleneck = Bottleneck.DATA_PREPROCESSING
     needs_device_times = False

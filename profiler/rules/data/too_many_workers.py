@@ -32,6 +32,8 @@ class TooManyWorkers(Rule):
     """
 
     id = "data/too-many-workers"
+    evidence = "training"
+    arguments = {"transformers": "TrainingArguments(dataloader_num_workers=2)"}
     bottleneck = Bottleneck.DATA_PREPROCESSING
     explained_by = ("data/worker-threads",)
     needs_device_times = False

@@ -42,6 +42,8 @@ class UnevenBatches(Rule):
     """
 
     id = "data/uneven-batches"
+    evidence = "training"
+    arguments = {"transformers": "TrainingArguments(dataloader_prefetch_factor=8)"}
     bottleneck = Bottleneck.DATA_LOADING
     explained_by = ("data/workers-restarted", "data/python-objects", "data/slow-sampler")
     needs_device_times = False

@@ -40,6 +40,8 @@ class WorkersRestarted(Rule):
     """
 
     id = "data/workers-restarted"
+    evidence = "training"
+    arguments = {"transformers": "TrainingArguments(dataloader_persistent_workers=True)"}
     bottleneck = Bottleneck.DATA_LOADING
     needs_device_times = False
     threshold = Threshold(0.05, "share of the step spent making the DataLoader's iterator")

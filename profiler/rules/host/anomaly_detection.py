@@ -15,8 +15,8 @@ class AnomalyDetection(Rule):
     the backward pass: a tool to find an error with, not to train with.
 
     ## Evidence
-    The setting as it was last made, at the user's line. How long it stayed on is not recorded, so that it is
-    a note.
+    The setting as it was last made, at the user's line: a note, since it may have been on for a moment. It is a
+    warning where it was on at the 5th step and still at the 25th.
 
     ## Fix
     Switch it off, and on again while you look for a NaN.
@@ -29,6 +29,7 @@ class AnomalyDetection(Rule):
     """
 
     id = "host/anomaly-detection"
+    evidence = "training"
     arguments = {
         "lightning": "Trainer(detect_anomaly=False)",
     }
@@ -42,13 +43,16 @@ class AnomalyDetection(Rule):
             return None
         site = facts.settings.sites.get("anomaly_mode")
         where = f" at {place(site, facts)}" if site else ""
+        standing = facts.settings.values.get("instruments")
+        stood = isinstance(standing, list) and "anomaly detection" in standing
+        long = " It was on at the 5th step and still at the 25th." if stood else ""
         return self.finding(
             title=f"autograd's anomaly detection was on{where}",
             why=(
                 f"It was switched on{where}. While it is on, every operator of the forward pass keeps a traceback, "
-                "and every gradient is searched for NaN."
+                f"and every gradient is searched for NaN.{long}"
             ),
             evidence={"anomaly_mode": 1.0},
             fix=Fix.at(site, "Switch it off for training.", "torch.autograd.set_detect_anomaly(False)"),
-            severity=Severity.INFO,
+            severity=Severity.WARNING if stood else Severity.INFO,
         )

@@ -35,6 +35,7 @@ class GarbageCollection(Rule):
     """
 
     id = "host/garbage-collection"
+    evidence = "training"
     bottleneck = Bottleneck.HOST_OVERHEAD
     threshold = Threshold(0.05, "share of the step in garbage collection")
     collections = Threshold(5, "measured steps with a collection below which nothing is said")

@@ -34,6 +34,7 @@ class ActivationsDominate(Rule):
     """
 
     id = "memory/activations-dominate"
+    evidence = "training"
     bottleneck = Bottleneck.MEMORY
     explained_by = ("memory/growth",)
     per_step = False

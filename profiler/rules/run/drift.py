@@ -38,6 +38,7 @@ class Drift(Rule):
     """
 
     id = "run/drift"
+    evidence = "training"
     bottleneck = Bottleneck.OTHER
     per_step = False
     needs_device_times = False

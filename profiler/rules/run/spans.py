@@ -1,4 +1,4 @@
-"""run/evaluation-, checkpoint-, startup- and compile-dominates: spans that hours are lost in."""
+"""run/evaluation-, checkpoint-, startup- and compile-dominates, and synchronous-checkpoint: spans of the run."""
 
 from __future__ import annotations
 
@@ -67,6 +67,10 @@ class EvaluationDominates(_SpanRule):
     """
 
     id = "run/evaluation-dominates"
+    arguments = {
+        "transformers": 'TrainingArguments(eval_strategy="steps", eval_steps=2000)',
+        "lightning": "Trainer(check_val_every_n_epoch=5, limit_val_batches=0.2)",
+    }
     evidence = "training"
     span = "evaluation"
     verb = "evaluates"
@@ -104,6 +108,10 @@ class CheckpointDominates(_SpanRule):
     """
 
     id = "run/checkpoint-dominates"
+    arguments = {
+        "transformers": "TrainingArguments(save_steps=5000, save_only_model=True)",
+        "lightning": "ModelCheckpoint(every_n_train_steps=5000)  # in Trainer(callbacks=[...])",
+    }
     evidence = "training"
     span = "checkpoint"
     verb = "saves and loads checkpoints"
@@ -113,14 +121,57 @@ class CheckpointDominates(_SpanRule):
 
     def check(self, facts: Facts) -> Finding | None:
         """Judge checkpointing's share of the run."""
-        code = (
-            "import copy, threading\n\n"
-            "state = copy.deepcopy(model.state_dict())  # the copy is quick, the writing is not\n"
-            'threading.Thread(target=torch.save, args=(state, "model.pt")).start()'
-        )
+        code = 'if step % 1000 == 0:  # step: your loop\'s counter\n    torch.save(state, "model.pt")'
         return self._judge(
             facts, self.note, self.warn, self.min_run_s, Fix("Save less often, or from another thread.", code)
         )
+
+
+class SynchronousCheckpoint(_SpanRule):
+    """The loop stands still while a checkpoint is written.
+
+    ## Why it is slow
+    `torch.save` serializes, writes and waits for the disk on the thread that trains, though the training needs no
+    more than that the values are copied before the next update.
+
+    ## Evidence
+    The run lasted at least `min_run_s`; it saved at least `saves` times, at `least_s` or more each on average, which
+    is at least `steps` of its mean steps; and that took at least `note` of the run, from `warn` on as a warning. It
+    gives way to `run/checkpoint-dominates`, where saving less often comes first.
+
+    ## Fix
+    Copy the values, and write the copy from another thread or process.
+
+    ## Gain
+    Of the run, not of the step: at most the span's seconds, less what the copy takes.
+
+    ## Reference
+    torch.distributed.checkpoint.async_save; Lightning, AsyncCheckpointIO.
+    """
+
+    id = "run/synchronous-checkpoint"
+    evidence = "training"
+    explained_by = ("run/checkpoint-dominates",)
+    span = "checkpoint"
+    verb = "stands still for checkpoints"
+    arguments = {"lightning": "Trainer(plugins=[AsyncCheckpointIO()])"}
+    note = Threshold(0.02, "share of the run from which it is told")
+    warn = Threshold(0.10, "share of the run from which it is a warning")
+    min_run_s = Threshold(20.0, "length of a run below which nothing is said, in seconds")
+    saves = Threshold(3, "checkpoints that must have been written")
+    least_s = Threshold(0.3, "mean time of a checkpoint below which nothing is said, in seconds")
+    steps = Threshold(10, "mean steps that a checkpoint must take as long as")
+
+    def check(self, facts: Facts) -> Finding | None:
+        """Judge how long a checkpoint holds the loop."""
+        span = _span(facts, self.span)
+        if span is None or facts.steps is None or span.count < self.saves.value:
+            return None
+        each_s = span.total_s / span.count
+        if each_s < max(self.least_s.value, self.steps.value * facts.steps.mean_ms / 1000):
+            return None
+        fix = Fix("Copy the state, and write it from another thread.", _ASYNC)
+        return self._judge(facts, self.note, self.warn, self.min_run_s, fix)
 
 
 class StartupDominates(_SpanRule):
@@ -145,6 +196,7 @@ class StartupDominates(_SpanRule):
     """
 
     id = "run/startup-dominates"
+    evidence = "training"
     span = "startup"
     verb = "starts up"
     note = Threshold(0.25, "share of the run from which it is told")
@@ -190,6 +242,7 @@ class CompileDominates(_SpanRule):
     """
 
     id = "run/compile-dominates"
+    evidence = "training"
     span = "compile"
     verb = "compiles"
     note = Threshold(0.25, "share of the run from which it is told")
@@ -201,6 +254,19 @@ class CompileDominates(_SpanRule):
         summary, code = _compile_cure(facts.settings.values.get("compile"))
         fix = Fix.at(facts.settings.sites.get("compile"), summary, code)
         return self._judge(facts, self.note, self.warn, self.min_run_s, fix)
+
+
+_ASYNC = """\
+import copy, threading
+
+state = copy.deepcopy({"model": model.state_dict(), "optimizer": optimizer.state_dict()})  # the copy is quick
+writer = threading.Thread(target=torch.save, args=(state, "model.pt"))  # the writing is not
+writer.start()
+...
+writer.join()  # before the next one, and at the end
+
+# or, where the state is sharded:
+future = torch.distributed.checkpoint.async_save(state, checkpoint_id="step-1000")"""
 
 
 def _compile_cure(given: Any) -> tuple[str, str]:

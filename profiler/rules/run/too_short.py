@@ -31,6 +31,7 @@ class NoTraining(Rule):
     """
 
     id = "run/no-training"
+    evidence = "training"
     bottleneck = Bottleneck.NONE
     per_step = False
     needs_device_times = False
@@ -70,6 +71,7 @@ class TooFewSteps(Rule):
     """
 
     id = "run/too-few-steps"
+    evidence = "training"
     bottleneck = Bottleneck.NONE
     per_step = False
     needs_device_times = False

@@ -32,6 +32,7 @@ class UnevenSteps(Rule):
     """
 
     id = "run/uneven-steps"
+    evidence = "training"
     bottleneck = Bottleneck.OTHER
     per_step = False
     needs_device_times = False
