@@ -242,7 +242,6 @@ class CompileDominates(_SpanRule):
     """
 
     id = "run/compile-dominates"
-    evidence = "training"
     span = "compile"
     verb = "compiles"
     note = Threshold(0.25, "share of the run from which it is told")
