@@ -397,7 +397,7 @@ class Facts:
     arithmetic: Arithmetic | None = None  # None: not counted
     gc_steps: int = 0  # measured steps in which garbage was collected
     root: str = ""  # folder against which the user's files are shown
-    device: DeviceFacts | None = None  # None: the device's own clock was not read
+    device: DeviceFacts | None = None  # None: what the device ran was not recorded
     trace: TraceFacts | None = None  # None: a run of ours
     ranks: RanksFacts | None = None  # None: one rank. The other facts are then those of the typical rank
     snapshot: SnapshotFacts | None = None  # of torch's allocator; None: none was taken

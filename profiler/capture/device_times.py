@@ -120,7 +120,7 @@ class DeviceTimes:
             return steps + 1
         self._open = window = Window()
         self._rest_until_ns = max(self._rest_until_ns, now_ns)
-        session.use_record(_timing(session, clock, window, self._give_up))
+        self._use(_timing(session, clock, window, self._give_up))
         rounds = max(1, len(seen(session).living_optimizers()))
         return steps + (COMPLETE_STEPS + 1) * rounds
 
@@ -128,10 +128,15 @@ class DeviceTimes:
         window, self._open = self._open, None
         if window is None:
             return
-        self._session.use_record(None)
+        self._use(None)
         self._spent(window.cost_ns)
         if window.whole and len(window.events) > 1:
             self._unread.append(window)
+
+    def _use(self, record: Callable[[tuple[int, int]], None] | None) -> None:
+        began_ns = self._session.clock()
+        self._session.use_record(record)
+        self._spent(self._session.clock() - began_ns)
 
     def _spent(self, cost_ns: int) -> None:
         self._cost_ns += cost_ns

@@ -120,7 +120,8 @@ class Session:
             with contextlib.suppress(ValueError):  # not filled yet
                 kept = cell.cell_contents
                 if kept is self.record:
-                    self._record_cells.append(cell)
+                    if all(cell is not known for known in self._record_cells):
+                        self._record_cells.append(cell)
                 elif depth and isinstance(kept, FunctionType) and kept.__module__ == hook.__module__:
                     self.follow_record(kept, depth - 1)
 

@@ -14,7 +14,7 @@ from profiler.analysis.site import Site
 from profiler.rules.base import Outcome, Rule
 from profiler.rules.evidence import step_ms
 
-NOT_READ = "the device's own clock was not read"
+NOT_READ = "what the device ran was not recorded"
 NO_STEPS = "the recording of the device marks no steps"
 THINNED = "events were taken out of the recording, so that idle time means nothing"
 BEHIND_SHARE = 0.25  # of the step: a launch that waits longer waits for the device, not for the host

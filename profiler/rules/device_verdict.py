@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from profiler.analysis.device_facts import DeviceFacts
 from profiler.analysis.facts import Facts
 from profiler.rules.base import Bottleneck
-from profiler.rules.device import PerStep, per_step
+from profiler.rules.device import NOT_READ, PerStep, per_step
 from profiler.rules.evidence import TAKEN_OUT
 from profiler.rules.phrases import ms, percent
 
@@ -40,7 +40,7 @@ def parts(facts: Facts) -> tuple[Part, ...] | str:
     """What the device lost, largest first; or why that can't be told."""
     device = facts.device
     if device is None:
-        return "the device's own clock was not read"
+        return NOT_READ
     step = per_step(facts)
     if isinstance(step, str):
         return step
