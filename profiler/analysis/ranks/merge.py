@@ -29,6 +29,7 @@ _HANG_S = 1.0
 _HANG_STEPS = 5  # a collective that held for so many steps
 _TIE_SHARE = 0.03  # of a step: ranks that differ less are equally typical
 _MOST_ROWS = 40
+_BANDWIDTH_BYTES = 64 << 10  # smaller messages are all latency
 _TOGETHER = {name for kind, name in COLLECTIVES.items() if kind <= TOGETHER}
 
 
@@ -223,7 +224,7 @@ def _collective(found: Sequence[Exchange]) -> CollectiveRow:
         bytes=size,
         ms=ms,
         shortest_ms=min(shortest) if shortest else None,
-        gigabytes_per_s=size / ms / 1e6 if ms and size else None,
+        gigabytes_per_s=size / ms / 1e6 if ms and size >= _BANDWIDTH_BYTES else None,
     )
 
 
@@ -243,7 +244,7 @@ def _reductions(judged: Sequence[RankFacts]) -> list[CollectiveRow]:
             group="default",
             group_size=judged[0].world_size,
             backend=judged[0].backend,
-            dtype=one.dtypes or None,
+            dtype="float32" if one.dtypes == "float" else one.dtypes or None,
             calls=per_step * buckets,
             bytes=one.parameter_bytes / buckets,
             ms=ms / buckets if ms else None,

@@ -108,7 +108,7 @@ def ranks_section(facts: Facts) -> RanksSection | None:
         hosts=ranks.hosts > 1,
         pair=_pair(ranks, names, other) if other is not None else (),
         pair_names=(f"rank {ranks.typical}, typical", f"rank {other}, {'late' if ranks.late else 'most work'}"),
-        collectives=tuple(row for row in ranks.collectives if row.calls >= 0.05 or row.ms)[:MOST_COLLECTIVES],
+        collectives=tuple(row for row in ranks.collectives if row.calls >= 0.1)[:MOST_COLLECTIVES],
     )
 
 
