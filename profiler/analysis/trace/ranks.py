@@ -46,8 +46,9 @@ def _mean(device: DeviceFacts, name: str) -> float:
 def late_rank(rows: Sequence[TraceRank]) -> LateTraceRank | None:
     """The rank that the others wait for; None where none does, or where it can't be told."""
     told = [row for row in rows if row.own_ms is not None and row.waiting_ms is not None and row.step_ms]
-    if len(told) < 2 or len(told) < len(rows):
-        return None
+    ranks = {row.rank for row in rows}
+    if len(told) < 2 or len(told) < len(rows) or len(ranks) < len(rows) or None in ranks:
+        return None  # some can't be told, or these are not traces of one rank each
     steps = [row.step_ms or 0.0 for row in told]
     if max(steps) > (1 + EQUAL_SHARE) * min(steps):
         return None

@@ -149,7 +149,7 @@ def _whole(text: bytes) -> tuple[list[Event], bytes, bool] | None:
         ends = _TRAILING.search(str(error))
     if ends is None:
         return None
-    end = int(ends[1]) - 1  # of the array, in text without the bracket before it
+    end = int(ends[1]) - 2  # the error counts from 1, and the bracket before the text is ours
     try:
         return decode_all(b"[" + text[:end]), text[end:], True
     except UNREADABLE:
@@ -188,34 +188,44 @@ def _objects(text: bytes, document: Document, final: bool) -> tuple[list[Event],
     found: list[Event] = []
     at = 0
     while at < len(pieces):
-        event, used = _joined(pieces, at)
-        if event is not None:
-            found.append(event)
-        elif not final and at + _MOST_JOINED > len(pieces):
-            rest = b",".join(pieces[at:])
-            if len(rest) < _MOST_JOINED_BYTES:
-                return found, rest
+        used, whole, closed = _joined(pieces, at)
+        if not closed and not final and at + used == len(pieces) and len(whole) < _MOST_JOINED_BYTES:
+            return found, whole
+        event = _readable(whole) if closed else None
+        if event is None:
             document.damaged += 1
+            used = 1
         else:
-            document.damaged += 1
+            found.append(event)
         at += used
     return found, b""
 
 
-def _joined(pieces: list[bytes], at: int) -> tuple[Event | None, int]:
-    """The event that begins at a piece, and how many pieces it takes: what it says may hold objects of its own."""
-    whole = b""
-    for used, piece in enumerate(pieces[at : at + _MOST_JOINED], 1):
-        whole = whole + b"," + piece if whole else piece
+def _joined(pieces: list[bytes], at: int) -> tuple[int, bytes, bool]:
+    """The pieces that make up the object that begins at one of them, as what it says may hold objects of its own.
+
+    How many they are, their text, and whether its braces close.
+    """
+    whole, used, depth = pieces[at], 1, _depth(pieces[at])
+    while depth > 0 and used < _MOST_JOINED and at + used < len(pieces):
+        whole += b"," + pieces[at + used]
+        depth += _depth(pieces[at + used])
+        used += 1
+    return used, whole, depth <= 0
+
+
+def _depth(text: bytes) -> int:
+    return text.count(b"{") - text.count(b"}")
+
+
+def _readable(text: bytes) -> Event | None:
+    """The event in a text, mended where need be; None where there is none."""
+    for mend in (bytes, _mended):
         try:
-            return decode_one(whole), used
+            return decode_one(mend(text))
         except UNREADABLE:
-            if len(whole) > _MOST_JOINED_BYTES:
-                break
-    try:
-        return decode_one(_mended(pieces[at])), 1
-    except UNREADABLE:
-        return None, 1
+            continue
+    return None
 
 
 def _mended(text: bytes) -> bytes:
