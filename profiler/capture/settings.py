@@ -39,6 +39,7 @@ class Seen:
     """What passed by so far in a session."""
 
     optimizers: list[weakref.ref[Optimizer]] = field(default_factory=list)
+    made: list[weakref.ref[Optimizer]] = field(default_factory=list)  # also those that have not stepped yet
     device: torch.device | None = None  # of the first parameters that an optimizer held
     roots: list[tuple[int, weakref.ref[torch.nn.Module]]] = field(default_factory=list)
 
@@ -50,6 +51,12 @@ class Seen:
     def living_optimizers(self) -> list[Optimizer]:
         """The optimizers that have stepped and still exist."""
         return [optimizer for optimizer in (reference() for reference in self.optimizers) if optimizer is not None]
+
+    def updated(self) -> set[int]:
+        """Identities of all parameters that an optimizer holds, whether it has stepped or not."""
+        held = [optimizer for optimizer in (reference() for reference in self.made) if optimizer is not None]
+        groups = [group for optimizer in (*held, *self.living_optimizers()) for group in optimizer.param_groups]
+        return {id(parameter) for group in groups for parameter in group["params"]}
 
 
 _seen: weakref.WeakKeyDictionary[Session, Seen] = weakref.WeakKeyDictionary()
@@ -86,6 +93,8 @@ def _remember_site(session: Session, original: Callable[..., None]) -> Callable[
         if not session.active or _is_compiling():
             return
         try:
+            if isinstance(self, Optimizer):
+                seen(session).made.append(weakref.ref(self))
             vars(self)[_MADE_AT] = MadeAt(_site(_outside_init(self, sys._getframe(1))))
         except Exception as error:
             session.fail("settings", error)

@@ -28,12 +28,7 @@ def install(session: Session) -> None:
     """Read the roots at the third step, and the compiler's counters at the end."""
 
     def read() -> None:
-        updated = {
-            id(parameter)
-            for optimizer in seen(session).living_optimizers()
-            for group in optimizer.param_groups
-            for parameter in group["params"]
-        }
+        updated = seen(session).updated()
         for number, module in seen(session).living_roots():
             values = describe(module, updated)
             if values:

@@ -83,6 +83,15 @@ def test_parameters_that_get_gradients_and_are_in_no_optimizer_are_counted(tmp_p
     assert known["not_updated_first"] == "0"
 
 
+def test_an_optimizer_that_steps_later_holds_its_parameters_already(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 2))
+    with recording(tmp_path) as session:
+        rare = torch.optim.SGD(model[0].parameters(), lr=0.1)
+        train(model, torch.randn(2, 8), model[1].parameters())
+        del rare
+    assert "not_updated_parameters" not in extra(session)
+
+
 def test_what_comes_after_a_trained_part_is_told_apart(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 2))
     with recording(tmp_path) as session:
