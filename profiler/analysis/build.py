@@ -29,6 +29,7 @@ from profiler.analysis.memory import memory_facts
 from profiler.analysis.notices import missing_steps, notices_of
 from profiler.analysis.rank_facts import RankFacts
 from profiler.analysis.ranks.job import Read, host_of, is_job, read_job, reduced
+from profiler.analysis.ranks.spread import reduce_ahead
 from profiler.analysis.settings import settings_of
 from profiler.analysis.snapshot.kept import kept_snapshot
 from profiler.analysis.spans import span_facts
@@ -69,13 +70,22 @@ def read_facts(run_dir: Path, rank: int | None = None) -> Facts:
     directories = layout.process_directories(run_dir)
     if run_json is None and not processes and not directories:
         raise ProfError(f"{run_dir} holds no recorded events: it is not the folder of a run, or its record is gone.")
-    job = read_job(directories, _reader(run_dir, run_json or {}, processes), rank) if is_job(directories) else None
+    job = None
+    if is_job(directories):
+        reduce_ahead(run_dir, directories)
+        job = read_job(directories, _reader(run_dir, run_json or {}, processes), rank)
     if job is not None:
         return job
     if rank:
         raise ProfError(f"{run_dir} is no job of several ranks: leave --rank out.")
     trainings = [_read_training(directory, processes) for directory in directories]
     return _facts(run_dir, run_json or {}, processes, trainings, linecache.getline)
+
+
+def reduce_one(run_dir: Path, directory: Path) -> None:
+    """Reduce one rank, and keep what it comes to. Raises ProfError when it can't be read."""
+    read_one = _reader(run_dir, reader.read_json(run_dir / layout.RUN_JSON) or {}, reader.read_processes(run_dir))
+    reduced(directory, read_one)
 
 
 def reduce_ranks(run_dir: Path, host: str | None = None, rank: int | None = None) -> dict[Path, RankFacts]:

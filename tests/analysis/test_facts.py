@@ -544,3 +544,23 @@ def test_an_empty_tape_is_a_run_without_events(tmp_path: Path) -> None:
     write_segment(directory / "thread-1-000000.tape", [])
     facts = read_facts(tmp_path / "run")
     assert facts.not_measured["steps"] == "the record holds no event that can be read"
+
+
+def test_ranks_that_left_much_are_reduced_side_by_side_to_the_same_facts(tmp_path: Path, monkeypatch: Any) -> None:
+    from profiler.analysis.ranks import spread
+
+    run = tmp_path / "run"
+    for rank in range(3):
+        tape = Training()
+        for _ in range(30 + rank):
+            tape.step()
+        tape.write(layout.rank_directory(run, rank) / str(10**6 + rank))
+    monkeypatch.setattr(spread, "SPREAD_SEGMENTS", 3)
+    assert spread.reduce_ahead(run, layout.process_directories(run)) == 3
+    assert len(list(run.rglob(layout.RANK_JSON))) == 3
+    spread_out = read_facts(run)
+    for path in run.rglob(layout.RANK_JSON):
+        path.unlink()
+    monkeypatch.setattr(spread, "SPREAD_SEGMENTS", 1 << 30)
+    assert read_facts(run) == spread_out
+    assert spread_out.ranks is not None and spread_out.ranks.recorded == (0, 1, 2)

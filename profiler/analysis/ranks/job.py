@@ -119,7 +119,7 @@ def _has_ended(rank: RankFacts) -> bool:
     """Whether nothing is written any more. The kernel tells late of stores to a mapped file: its time is no proof."""
     if rank.ended:
         return True
-    if rank.host != socket.gethostname():
+    if rank.host not in ("", socket.gethostname()):
         return False
     try:
         os.kill(rank.pid, 0)
