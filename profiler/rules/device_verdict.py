@@ -19,7 +19,8 @@ from profiler.rules.evidence import TAKEN_OUT
 from profiler.rules.phrases import ms, percent
 
 WORTH_NAMING = 0.10  # share of the step that a part must take to be the bottleneck
-HOST_WORTH_NAMING = 0.20  # recording slows the host: of less than this, that alone may be the cause
+HOST_WORTH_NAMING = 0.20  # recording slows the host: of less than this, that alone may be the cause …
+MOSTLY_BUSY = 0.75  # … on a device that works for at least so much of the step
 EXPOSED_WHEN_THINNED = 0.20  # what hid a collective may have been taken out, so that less tells nothing
 START_UP_SHARE = 0.10  # of a single step in loading code and allocating, from which it is no step like others
 OPERATORS_SHARE = 0.25  # of the wait for data in tensor operators, from which preprocessing is what takes it
@@ -112,7 +113,8 @@ def _communication(device: DeviceFacts, step: PerStep) -> Part:
 def _host(step: PerStep) -> Part:
     lost = step.idle_by("host")
     sentence = f"{_idle(step, lost)} because the host launches its work too late"
-    return _part(Bottleneck.HOST_OVERHEAD, lost, step, sentence, HOST_WORTH_NAMING)
+    mostly_busy = step.busy_ms >= MOSTLY_BUSY * step.step_ms
+    return _part(Bottleneck.HOST_OVERHEAD, lost, step, sentence, HOST_WORTH_NAMING if mostly_busy else WORTH_NAMING)
 
 
 def _waits(step: PerStep) -> Part:

@@ -176,6 +176,17 @@ def test_events_without_correlation_are_linked_by_their_operator(tmp_path: Path)
     assert found.device.kernels[0].operator == "aten::linear"
 
 
+def test_a_recording_without_runtime_calls_is_linked_by_operators_too(tmp_path: Path) -> None:
+    builder = training(usual_host, 3)
+    for event in [event for event in builder.events if event["name"] == "aten::linear"]:
+        at = (event["ts"] - BEGAN_US) / 1000
+        builder.work("kernel", at + 2, 0.5, 7, **{"External id": event["args"]["External id"]})
+    found = facts(builder, tmp_path)
+    assert found.device is not None and found.device.idle_ms is not None
+    assert found.device.idle_ms["host"] > 200
+    assert found.device.idle_ms["unknown"] < 70  # after the last kernel
+
+
 def test_kernels_are_named_with_their_stage_and_operator(tmp_path: Path) -> None:
     def step(builder: TraceBuilder, start: float) -> None:
         loop(builder, start)

@@ -3,8 +3,9 @@
 In:  runtime calls and device events of one process.
 Out: `Launches`: for each device event the call that asked for it.
 
-The link is the correlation number that both carry. Events without one are linked by the number of the operator that
-they name. Work that was asked for before the recording began has no call in the file.
+The link is the correlation number that both carry. Events without one, and those of a recording without calls, are
+linked by the number of the operator that they name. Work that was asked for before the recording began has no call in
+the file.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def launches_of(device: DeviceEvents, calls: Calls, operators: Operators) -> Lau
     start = np.where(linked, _at(calls.start, call), -1)
     end = np.where(linked, _at(calls.end, call), -1)
     track = np.where(linked, _at(calls.track, call), -1).astype(np.int32)
-    alone = ~linked & (device.correlation < 0) & (device.external > 0)
+    alone = ~linked & ((device.correlation < 0) | (len(calls) == 0)) & (device.external > 0)
     if bool(alone.any()):
         found = _matching(np.where(alone, device.external, -1), operators.external, operators.start)
         found[(found >= 0) & (device.start < _at(operators.start, found) - EARLY_NS)] = -1
