@@ -105,6 +105,8 @@ class DeepWindow:
         try:
             self._profiling = Profiling(device_in_use(session))
             self._profiling.next_step(session.steps)
+        except RuntimeError as error:  # torch's profiler is not ours: the recording goes on without it
+            return self._later(f"torch's profiler would not start ({error})")
         finally:
             session.write(_POP)
         return session.steps + 1
@@ -125,6 +127,8 @@ class DeepWindow:
             if not self._report(profiling):
                 self._steps = 1
                 return self._later("a step has too many events to be kept")
+        except (RuntimeError, AttributeError, TypeError) as error:  # another version of torch may say it differently
+            return self._later(f"torch's profiler could not be read ({type(error).__name__}: {error})")
         finally:
             session.write(_POP)
         self._closed += 1
@@ -213,9 +217,11 @@ def device_in_use(session: Session) -> str | None:
     kind = device.type if isinstance(device, torch.device) else None
     if isinstance(device, str):  # several of them
         kind = "cuda" if torch.cuda.is_initialized() else None
-    if kind not in ("cuda", "xpu"):
+    if kind not in ("cuda", "xpu") or not getattr(torch, kind).is_initialized():
         return None
-    return kind if getattr(torch, kind).is_initialized() else None
+    # without its library torch would fall back on events that wait for the device
+    watchable = {str(activity).rpartition(".")[2] for activity in torch.autograd._supported_activities()}
+    return kind if kind.upper() in watchable else None
 
 
 def why_not_profile() -> str | None:

@@ -326,3 +326,40 @@ def test_a_window_with_too_many_events_is_tried_with_one_step_and_then_not_kept(
     assert note["file"] is None
     assert [said["what"] for said in notes(session, "unobserved")] == ["device window"]
     assert not list(session.folder().glob("window-*"))
+
+
+def test_a_profiler_that_fails_leaves_the_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreadable(*arguments: Any) -> Any:
+        raise AttributeError("'_KinetoEvent' object has no attribute 'shapes'")
+
+    monkeypatch.setattr(deep, "watched", unreadable)
+    with recording(tmp_path) as session:
+        train(mlp(), steps=120)
+    assert not torch._C._autograd._profiler_enabled()
+    [said] = notes(session, "unobserved")
+    assert said["what"] == "operators"
+    assert "no attribute 'shapes'" in said["why"]
+
+
+def test_a_profiler_that_would_not_start_leaves_the_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Any, **more: Any) -> Any:
+        raise RuntimeError("CUPTI_ERROR_NOT_INITIALIZED")
+
+    monkeypatch.setattr(deep.autograd_profiler, "profile", refuse)
+    with recording(tmp_path) as session:
+        train(mlp(), steps=120)
+    [said] = notes(session, "unobserved")
+    assert "CUPTI_ERROR" in said["why"]
+
+
+def test_a_device_that_the_profiler_cannot_watch_is_not_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deep, "training_device", lambda session: torch.device("cuda", 0))
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    session: Any = None
+    assert deep.device_in_use(session) is None
+    monkeypatch.setattr(
+        torch.autograd, "_supported_activities", lambda: {"ProfilerActivity.CPU", "ProfilerActivity.CUDA"}
+    )
+    assert deep.device_in_use(session) == "cuda"
+    monkeypatch.setattr(deep, "training_device", lambda session: torch.device("cpu"))
+    assert deep.device_in_use(session) is None
