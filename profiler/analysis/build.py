@@ -35,7 +35,7 @@ from profiler.analysis.snapshot.kept import kept_snapshot
 from profiler.analysis.spans import span_facts
 from profiler.analysis.stages import call_sites, stage_facts
 from profiler.analysis.steps import step_facts
-from profiler.analysis.window import operators_of, window_device, window_note
+from profiler.analysis.window import operators_of, window_device, window_note, window_notice
 from profiler.analysis.workers import worker_facts
 from profiler.errors import ProfError
 from profiler.record import layout, reader
@@ -189,7 +189,8 @@ def _facts(
             not_measured["workers"] = found
         else:
             workers = found
-    window = window_note(of_kind(notes, "operators"), steps.median_ms if steps else None)
+    windows = of_kind(notes, "operators")
+    window = window_note(windows, steps.median_ms if steps else None)
     operators = operators_of(window)
     watched, in_full = window_device(training.directory, window, steps.mean_ms if steps else None)
     if not operators:
@@ -231,7 +232,12 @@ def _facts(
         histogram=drawing.histogram(measured) if measured else None,
         operators=operators,
         not_measured=not_measured,
-        notices=(*told, *notices_of(training, trainings), *_clock_notice(steps, timed)),
+        notices=(
+            *told,
+            *notices_of(training, trainings),
+            *_clock_notice(steps, timed),
+            *window_notice(windows, window),
+        ),
         snapshot=snapshot,
         root=str(run_json.get("cwd") or ""),
         device=watched if isinstance(watched, DeviceFacts) else None,

@@ -36,6 +36,18 @@ def window_note(notes: Sequence[Note], step_ms: float | None) -> Note | None:
     return min(notes, key=off)
 
 
+def window_notice(notes: Sequence[Note], chosen: Note | None) -> tuple[str, ...]:
+    """That the run changed, and which of the windows the figures are of."""
+    if len(notes) < 2 or chosen is None:
+        return ()
+    at, first = notes[-1].get("at_step"), chosen is notes[0]
+    which = "first look, before that" if first else "second look, after that"
+    return (
+        f"steps became faster or slower for long before optimizer step {at}, and were looked at operator by operator "
+        f"once more; the operators shown are of the {which}",
+    )
+
+
 def operators_of(note: Note | None) -> tuple[dict[str, Any], ...]:
     """Its rows, each with its share of the watched step."""
     if note is None:

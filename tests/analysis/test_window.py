@@ -122,3 +122,11 @@ def test_of_two_windows_the_one_counts_that_is_like_most_of_the_run() -> None:
     assert window_note([early, late], 14.0) is late
     assert window_note([late], 1.0) is late
     assert window_note([], 1.0) is None
+
+
+def test_a_run_that_was_looked_at_twice_says_so(tmp_path: Path) -> None:
+    looks = [operators(before_ms=30.0, at_step=40), operators(before_ms=75.0, at_step=4000)]
+    facts = run_of_steps(tmp_path / "run", 75, looks, None)
+    [notice] = [said for said in facts.notices if "once more" in said]
+    assert "step 4000" in notice
+    assert "second look" in notice
