@@ -22,9 +22,10 @@ _FIRST_STEP = 256
 _LAST_STEP = 1 << 20
 _MOST_TENSORS = 64
 _NUMBERS = 4096
-_TIMED = 32_768
+_TIMED = 131_072
 _TIMES = 5
-_SHARE = 0.02  # of an optimizer's numbers, from which it is noted
+_MOST_EXAMPLES = 8
+_SHARE = 0.02  # of the numbers of one kind of state, from which it is noted
 
 _PUSH = code(Kind.PUSH, Name.INSTRUMENT, Instrument.DENORMALS)
 _POP = code(Kind.POP, Name.INSTRUMENT, Instrument.DENORMALS)
@@ -43,10 +44,10 @@ def install(session: Session) -> None:
             return None
         session.write(_PUSH)
         try:
-            found = _states_share(session)
+            found = _worst_state(session)
             if found is not None:
-                share, examples, count = found
-                value = {"share": share, "numbers": count, "slowdown": _slowdown(examples, _all_fused(session))}
+                name, share, examples = found
+                value = {"state": name, "share": share, "slowdown": _slowdown(examples, _all_fused(session))}
                 session.note("setting", name="denormals", value=value, file=None, line=None)
         finally:
             session.write(_POP)
@@ -71,33 +72,35 @@ def _all_fused(session: Session) -> bool:
     )
 
 
-def _states_share(session: Session) -> tuple[float, torch.Tensor, int] | None:
-    """Share of the optimizers' numbers that are denormal, some of these, and how many numbers there are."""
-    held = denormal = 0.0
-    examples: list[torch.Tensor] = []
-    for tensor in _largest(session):
+def _worst_state(session: Session) -> tuple[str, float, torch.Tensor] | None:
+    """The kind of state with the largest share of denormal numbers: its name, that share, and some of the numbers."""
+    found: dict[str, tuple[float, float, list[torch.Tensor]]] = {}
+    for name, tensor in _largest(session):
         numbers = tensor.detach().reshape(-1)[:: max(1, tensor.numel() // _NUMBERS)].contiguous()
         bad = is_denormal(numbers)
-        count = int(bad.sum())
-        held += tensor.numel()
-        denormal += tensor.numel() * count / len(numbers)
-        if count and len(examples) < 8:
-            examples.append(numbers[bad])
-    if not held or denormal / held < _SHARE:
+        held, denormal, examples = found.get(name, (0.0, 0.0, []))
+        found[name] = (
+            held + tensor.numel(),
+            denormal + tensor.numel() * int(bad.sum()) / len(numbers),
+            [*examples, numbers[bad]][:_MOST_EXAMPLES],
+        )
+    shares = {name: denormal / held for name, (held, denormal, _) in found.items()}
+    worst = max(shares, key=shares.__getitem__, default=None)
+    if worst is None or shares[worst] < _SHARE:
         return None
-    return denormal / held, torch.cat(examples), int(held)
+    return worst, shares[worst], torch.cat(found[worst][2])
 
 
-def _largest(session: Session) -> list[torch.Tensor]:
-    found = [tensor for tensor in _states(session) if _is_plain(tensor)]
-    return sorted(found, key=lambda tensor: -tensor.numel())[:_MOST_TENSORS]
+def _largest(session: Session) -> list[tuple[str, torch.Tensor]]:
+    found = [(name, tensor) for name, tensor in _states(session) if _is_plain(tensor)]
+    return sorted(found, key=lambda row: -row[1].numel())[:_MOST_TENSORS]
 
 
-def _states(session: Session) -> Iterator[Any]:
+def _states(session: Session) -> Iterator[tuple[str, Any]]:
     for optimizer in seen(session).living_optimizers():
         for state in list(optimizer.state.values()):
             if isinstance(state, dict):
-                yield from state.values()
+                yield from ((str(name), value) for name, value in state.items())
 
 
 def _is_plain(tensor: Any) -> bool:

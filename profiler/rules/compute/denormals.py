@@ -19,8 +19,8 @@ class Denormals(Rule):
     by 0.9 a step, is denormal after some 800 steps, and stays so.
 
     ## Evidence
-    Of the numbers in the optimizer's states at least `share` were denormal when they were looked at (after 256 steps,
-    and twice as late each time), an update of such numbers took at least `slowdown` times as long as one of
+    Of one of the optimizer's states at least `share` of the numbers were denormal when they were looked at (after 256
+    steps, and twice as late each time), an update of such numbers took at least `slowdown` times as long as one of
     ordinary numbers, timed on copies on this machine, and `step()` is above `threshold` of the step. It abstains
     where `step()` was not timed apart. Activations are not looked at.
 
@@ -28,7 +28,7 @@ class Denormals(Rule):
     `torch.set_flush_denormal(True)`, once, before the training: such numbers become zero.
 
     ## Gain
-    The update's time by the measured slowdown and the share of such numbers, 60 % to 110 % of it: they may have come
+    The update's time by the measured slowdown and the share of such numbers, 70 % to 130 % of it: they may have come
     late in the run, and caches differ.
 
     ## Reference
@@ -38,7 +38,7 @@ class Denormals(Rule):
     id = "compute/denormals"
     evidence = "training"
     bottleneck = Bottleneck.COMPUTE
-    share = Threshold(0.1, "share of the optimizer's numbers that are denormal")
+    share = Threshold(0.1, "share of a state's numbers that are denormal")
     slowdown = Threshold(1.2, "times as long as ordinary numbers take, from which it matters")
     threshold = Threshold(0.05, "share of the step in the optimizer's step()")
 
@@ -61,8 +61,8 @@ class Denormals(Rule):
             return None
         return self.finding(
             title=(
-                f"{percent(share)} of the numbers in the optimizer's states are denormal, and its step() takes "
-                f"{percent(update_ms / whole)} of each {ms(whole)} step"
+                f"{percent(share)} of the optimizer's {seen.get('state') or 'states'} are denormal numbers, and its "
+                f"step() takes {percent(update_ms / whole)} of each {ms(whole)} step"
             ),
             why=(
                 f"An update of such numbers takes {slowdown:.1f} times as long on this CPU as one of ordinary numbers. "
@@ -79,6 +79,6 @@ class Denormals(Rule):
                 "Let the CPU take denormal numbers for zero.",
                 "torch.set_flush_denormal(True)  # once, before the training",
             ),
-            gain=Gain.of(whole, 0.6 * saves, 1.1 * saves),
+            gain=Gain.of(whole, 0.7 * saves, 1.3 * saves),
             step_ms=whole,
         )
