@@ -146,7 +146,7 @@ def test_a_group_for_each_tensor_is_to_be_one_group():
     )
     assert finding.fix.line == 25
     assert finding.fix.code.startswith("AdamW(model.parameters(), fused=True)")
-    assert (finding.gain.step_ms_low, finding.gain.step_ms_high) == pytest.approx((20 - 6.75, 20 - 4.5))
+    assert (finding.gain.step_ms_low, finding.gain.step_ms_high) == pytest.approx((20 - 6.75, 20 - 4.125))
 
 
 def test_groups_of_many_tensors_and_few_groups_are_let_be():
@@ -159,8 +159,8 @@ def test_groups_of_many_tensors_and_few_groups_are_let_be():
 
 def test_groups_do_not_matter_to_a_for_loop_or_a_short_update():
     assert ManyGroups().check(grouped(fused=None)) is None
-    assert ManyGroups().check(grouped(step=1.6)) is None  # 60 % of it are no twentieth of the step
-    assert isinstance(ManyGroups().check(grouped(step=1.7)), Finding)
+    assert ManyGroups().check(grouped(step=1.8)) is None  # 55 % of it are no twentieth of the step
+    assert isinstance(ManyGroups().check(grouped(step=1.83)), Finding)
     assert ManyGroups({"threshold": 0.39}).check(grouped()) is None
 
 
