@@ -92,6 +92,8 @@ def decide(facts: Facts, findings: Sequence[Finding]) -> Verdict:
     urgent = [f for f in findings if f.bottleneck is Bottleneck.MEMORY and f.severity is Severity.CRITICAL]
     if urgent:
         return _of(urgent[0])
+    if facts.device is None and facts.trace is not None and facts.trace.thinned:
+        return _of(None, f"What fills the step can't be told: {TAKEN_OUT}.")
     needed = steps_to_judge(facts)
     if steps.measured < needed:
         short = f"Too short to judge: {steps.measured} steps were measured, {needed} are needed."
@@ -104,8 +106,6 @@ def decide(facts: Facts, findings: Sequence[Finding]) -> Verdict:
     of_steps = [f for f in serious if f not in around]
     if facts.device is not None:
         return _by_device(facts, findings, of_steps)
-    if facts.trace is not None and facts.trace.thinned:
-        return _of(None, f"Nothing can be told: {TAKEN_OUT}.")
     if facts.trace is not None and share(facts, "data_wait") >= LONG_WAIT:  # rules of data ask for the workers
         return _waiting(facts, next(iter(findings), None))
     if of_steps:

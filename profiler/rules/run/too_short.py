@@ -81,8 +81,8 @@ class TooFewSteps(Rule):
         """Say how many steps are missing."""
         steps = facts.steps
         needed = int(self.steps.value) if facts.trace is None else steps_to_judge(facts)
-        if steps is None or steps.measured >= needed:
-            return None
+        if steps is None or steps.measured >= needed or (facts.trace is not None and facts.trace.thinned):
+            return None  # of a trace that was thinned out more steps would tell no more
         missing = needed - steps.measured
         warmup = f", and {steps.warmup} of warm-up were left out" if steps.warmup else ""
         return self.finding(
