@@ -57,6 +57,24 @@ def test_a_trace_gives_what_a_run_gives(trace: Path, tmp_path: Path) -> None:
     assert len(page) < 3_000_000
 
 
+def test_names_in_a_trace_can_not_run_in_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    evil = "</script><img src=x onerror=alert(1)>\u202e\x1b[31m"
+
+    def hostile(builder: TraceBuilder, start: float) -> None:
+        step(builder, start)
+        builder.op(evil, start + 2, 1)
+        builder.kernel(start + 97.6, 1, launched=start + 2.5, name=evil)
+        builder.mark(f"Optimizer.step#{evil}.step", start + 98, 1)
+
+    builder = training(hostile)
+    builder.head["deviceProperties"] = [{"id": 0, "name": evil}]
+    shown = prof("trace", builder.write(tmp_path / "evil.json")).output
+    assert "\x1b[31m" not in shown
+    page = (tmp_path / "reports" / "evil" / "report.html").read_text()
+    assert "<img src=x" not in page
+
+
 def test_the_place_and_the_name_may_be_chosen(trace: Path, tmp_path: Path) -> None:
     prof("trace", trace, "-o", tmp_path / "out", "--name", "mine", "--quiet")
     assert (tmp_path / "out" / "mine" / "summary.json").exists()

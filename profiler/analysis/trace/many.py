@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -74,8 +75,13 @@ def _reduced(files: Sequence[Path]) -> tuple[list[Traced], list[ProfError]]:
     answers: list[Traced | ProfError]
     if len(files) > 1 and sum(path.stat().st_size for path in files) >= SPREAD_BYTES:
         workers = min(len(files), os.cpu_count() or 1, MOST_PROCESSES)
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            answers = list(pool.map(reduce_file, files))
+        try:
+            with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+                answers = list(pool.map(reduce_file, files))
+        except BrokenProcessPool as error:
+            raise ProfError(
+                "a process that read the traces was ended, most likely for want of memory: give fewer files at once."
+            ) from error
     else:
         answers = [reduce_file(path) for path in files]
     found = [answer for answer in answers if isinstance(answer, Traced)]
