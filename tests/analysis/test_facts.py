@@ -335,6 +335,32 @@ def test_outliers_name_the_stage_that_grew_and_a_cause_where_there_is_one(tmp_pa
     assert facts.steps.outliers[1].grew_ms == pytest.approx(12.0)
     assert facts.gc_pauses == 1
     assert facts.gc_ms_per_step == pytest.approx(12 / 119)
+    taken = {cause: ms * 119 for cause, ms in facts.steps.outlier_ms.items()}
+    assert taken == pytest.approx({"epoch boundary": 30.05, "": 19.98, "garbage collection": 12.0}, abs=0.2)
+
+
+def test_the_first_batch_of_an_epoch_is_held_against_the_others(tmp_path: Path) -> None:
+    tape = Training()
+    for number in range(100):
+        if number and number % 20 == 0:
+            tape.exhausted()
+            tape.iterator(30 * MS)
+            tape.step(batch=9 * MS)
+        else:
+            tape.step()
+    write_run(tmp_path / "run", [tape], [CPU])
+    steps = read_facts(tmp_path / "run").steps
+    assert steps is not None
+    assert steps.epoch_starts == 4
+    # without the making of the iterator, and without the end of the epoch before
+    assert steps.epoch_start_ms == pytest.approx(9.0 - 0.2, abs=0.001)
+
+
+def test_a_run_of_one_epoch_has_no_epochs_to_compare(tmp_path: Path) -> None:
+    plain_run(tmp_path / "birds")
+    steps = read_facts(tmp_path / "birds").steps
+    assert steps is not None
+    assert (steps.epoch_starts, steps.epoch_start_ms) == (0, None)
 
 
 def test_steps_in_which_we_or_the_compiler_worked_are_left_out_of_the_statistics(tmp_path: Path) -> None:

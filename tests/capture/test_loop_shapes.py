@@ -354,6 +354,14 @@ def test_steps_are_optimizer_updates_and_evaluation_is_none(
     assert ("data_wait" in facts.stages) == (batches > 0 or loop is marked_by_hand)
 
 
+@pytest.mark.parametrize(("loop", "with_graph"), [(evaluation_between_epochs, 0.0), (evaluation_without_no_grad, 1.0)])
+def test_an_evaluation_says_whether_it_built_graphs(
+    loop: Callable[[], None], with_graph: float, tmp_path: Path
+) -> None:
+    [evaluation] = [span for span in recorded(loop, tmp_path).spans if span.name == "evaluation"]
+    assert (evaluation.count, evaluation.with_graph) == (2, with_graph)
+
+
 def test_a_closure_runs_its_forward_and_backward_as_such(tmp_path: Path) -> None:
     facts = recorded(lbfgs, tmp_path)
     assert_sound(facts)

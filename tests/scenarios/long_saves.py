@@ -1,17 +1,15 @@
-"""Every 40th step waits until the disk has the model and its optimizer.
+"""Every 80th step waits until a file holds the model and its table.
 
 Planted: checkpoints written by the thread that trains
-Where:   save(state)
 Verdict: compute
 Note:    a checkpoint is worth some waiting
 Rule:    run/synchronous-checkpoint
-Settings: run/synchronous-checkpoint.min_run_s = 1, run/synchronous-checkpoint.least_s = 0.03
+Settings: run/synchronous-checkpoint.min_run_s = 1, run/synchronous-checkpoint.least_s = 0.01
 Cured:   --cured writes a copy from another thread
 """
 
 import argparse
 import copy
-import os
 import tempfile
 from pathlib import Path
 from threading import Thread
@@ -35,10 +33,8 @@ folder = tempfile.TemporaryDirectory()
 
 
 def save(state: dict[str, Any]) -> None:
-    """Write a checkpoint, and wait for the disk."""
-    with Path(folder.name, "last.pt").open("wb") as file:
-        torch.save(state, file)
-        os.fsync(file.fileno())
+    """Write a checkpoint."""
+    torch.save(state, Path(folder.name, "last.pt"))
 
 
 writer = None
@@ -48,7 +44,7 @@ for step in range(400):
     loss = nn.functional.mse_loss(model(inputs[chosen]), targets[chosen])
     loss.backward()
     optimizer.step()
-    if step % 40 == 39:
+    if step % 80 == 79:
         state = {"model": model.state_dict(), "table": table.state_dict()}
         if not args.cured:
             save(state)
