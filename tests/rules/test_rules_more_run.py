@@ -211,8 +211,10 @@ def test_collections_that_fill_the_step_are_told_with_a_range():
 def test_a_line_that_collects_is_named_by_the_rule_of_lines_alone():
     times = {"forward": 30.0, "backward": 50.0, "other": 20.0}
     named = stages(times, {"other": (line(52, 19.0, "gc.collect()"),)})
-    thin = stages(times, {"other": (line(52, 2.0, "gc.collect()"),)})
+    little = stages(times, {"other": (line(52, 2.0, "gc.collect()"),)})
+    thin = stages(times, {"other": (line(52, 19.0, "gc.collect()", samples=7),)})
     assert GarbageCollection().check(replace(collecting(20.0), stages=named)) is None
+    assert isinstance(GarbageCollection().check(replace(collecting(20.0), stages=little)), Finding)
     assert isinstance(GarbageCollection().check(replace(collecting(20.0), stages=thin)), Finding)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from profiler.analysis.facts import Facts, LineTime
 from profiler.rules.base import Bottleneck, Fix, Gain, Outcome, Rule, Threshold
 from profiler.rules.evidence import step_ms, worth
+from profiler.rules.host.python_line import PythonLine
 from profiler.rules.phrases import counted, ms, number, percent
 
 LEAST, MOST = 0.5, 0.95  # of the collections' time that goes away
@@ -81,7 +82,8 @@ class GarbageCollection(Rule):
 
 
 def _collects(line: LineTime) -> bool:
-    return "gc.collect(" in line.source.split("#", 1)[0]
+    """Whether the line calls the collector, and was seen often enough to be named by its own rule."""
+    return line.samples >= PythonLine.samples.value and "gc.collect(" in line.source.split("#", 1)[0]
 
 
 _RARELY = """\
