@@ -112,7 +112,7 @@ class DeviceFacts:
     idle_ms: dict[str, float] | None  # by cause; None: idle time means nothing here (a thinned recording)
     sync_ms: float  # host blocked until the device caught up
     sync_starved_ms: float  # of it, while the device had nothing to do
-    syncs: tuple[SyncCall, ...]  # largest first
+    syncs: tuple[SyncCall, ...]  # largest first; without start-up
     stages_ms: dict[str, float]  # summed kernel, copy and memset time per step, by the stage of the launch
     families: tuple[KernelFacts, ...]  # kernels by family, largest first; like the next without start-up
     kernels: tuple[KernelFacts, ...]  # by name and stage, largest first; at most 60
@@ -124,6 +124,12 @@ class DeviceFacts:
     peak_tflops: float | None = None
     memory_timeline: tuple[tuple[float, int], ...] = ()  # (ms since the span began, allocated bytes)
     thinned: bool = False  # host events were taken out of the recording afterwards
+    step_copies: dict[str, CopyFacts] | None = None  # without start-up; None: as `copies`
+
+    @property
+    def copies_of_steps(self) -> dict[str, CopyFacts]:
+        """Copies that stand for the steps."""
+        return self.copies if self.step_copies is None else self.step_copies
 
     @property
     def busy_share(self) -> float:

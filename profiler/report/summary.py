@@ -146,7 +146,7 @@ def _device(facts: Facts) -> dict[str, Any] | None:
         known = arithmetic | ({"nvml": nvml} if nvml else {})
         return {"busy_share": None, "kernel_ms": None, **known} if known else None
     value = asdict(device)
-    for name in ("collectives_ms", "collectives_exposed_ms", "sync_ms", "sync_starved_ms"):
+    for name in ("step_copies", "collectives_ms", "collectives_exposed_ms", "sync_ms", "sync_starved_ms"):
         del value[name]
     return (
         value

@@ -151,3 +151,13 @@ def test_without_device_events_the_device_is_not_measured() -> None:
     facts = trace_facts("cpu_only")
     assert facts.device is None
     assert "device" in facts.not_measured
+
+
+def test_what_start_up_copied_and_waited_for_is_no_part_of_the_steps() -> None:
+    """cuDNN tried its algorithms in the first iteration, with 357 waits for events."""
+    facts = trace_facts("resnet50_autograd_api_num_workers_0")
+    assert facts.device is not None and facts.steps is not None
+    assert facts.device.copies["h2d_pageable"].count == 16
+    assert facts.device.copies_of_steps["h2d_pageable"].count == 2 * facts.steps.measured
+    assert facts.device.sync_ms > 400
+    assert sum(call.ms for call in facts.device.syncs) < 20

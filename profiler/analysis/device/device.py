@@ -82,14 +82,15 @@ def device_facts(recording: Recording, launches: Launches, seen: Seen, source: s
         kernel_ms=kernels.total / NS_PER_MS,
         kernel_sum_ms=float(length.sum()) / NS_PER_MS,
         tensor_core_share=float(length[tensor].sum() / length.sum()) if length.sum() else None,
-        copies=_copies(device, launches, recording, names),
+        copies=_copies(device, launches, recording, np.ones(len(device), dtype=bool)),
+        step_copies=None if bool(told.all()) else _copies(device, launches, recording, told),
         collectives_ms=collectives.total / NS_PER_MS,
         collectives_exposed_ms=collectives.subtract(computing).total / NS_PER_MS,
         collectives=collective_facts(device, collective, ranges, computing, names),
         idle_ms=None if thinned else {cause: idle[cause].total / NS_PER_MS for cause in IDLE_CAUSES},
         sync_ms=blocked.all.total / NS_PER_MS,
         sync_starved_ms=blocked.all.subtract(busy).total / NS_PER_MS,
-        syncs=tables.sync_calls(recording, blocked, busy, seen.call_stage),
+        syncs=tables.sync_calls(recording, blocked, busy, seen.call_stage, _began(seen)),
         stages_ms=_stages(device, seen, count),
         families=tables.families(device, kernel & told, names),
         kernels=tables.kernels(device, kernel & told, seen.stage, operator, names),
@@ -115,11 +116,18 @@ def device_facts(recording: Recording, launches: Launches, seen: Seen, source: s
 
 def _after_start_up(device: DeviceEvents, seen: Seen) -> Bools:
     """Work that stands for the steps: where start-up was recorded too, what lies within the measured steps."""
-    if seen.first_measured == 0 or len(seen.steps) <= seen.first_measured:
+    first = _began(seen)
+    if first == 0:
         return np.ones(len(device), dtype=bool)
-    first, last = seen.steps.start[seen.first_measured], seen.steps.end[-1]
-    found: Bools = (device.start >= first) & (device.start < last)
+    found: Bools = (device.start >= first) & (device.start < seen.steps.end[-1])
     return found
+
+
+def _began(seen: Seen) -> int:
+    """When start-up was over; 0 where none was recorded."""
+    if seen.first_measured == 0 or len(seen.steps) <= seen.first_measured:
+        return 0
+    return int(seen.steps.start[seen.first_measured])
 
 
 def _union(device: DeviceEvents, which: Bools) -> Intervals:
@@ -140,11 +148,10 @@ def _steps_share(busy: Intervals, seen: Seen) -> float | None:
     return busy.clip(first, last).total / (last - first)
 
 
-def _copies(
-    device: DeviceEvents, launches: Launches, recording: Recording, names: tuple[str, ...]
-) -> dict[str, CopyFacts]:
+def _copies(device: DeviceEvents, launches: Launches, recording: Recording, among: Bools) -> dict[str, CopyFacts]:
     """By kind; where the device's event does not say how many bytes, its call may."""
-    copies = device.work == Work.COPY
+    names = recording.names
+    copies = (device.work == Work.COPY) & among
     size = device.bytes
     linked = launches.call >= 0
     if len(recording.calls):

@@ -99,11 +99,11 @@ def ranges_around(recording: Recording, launches: Launches, which: Bools) -> Int
 
 
 def sync_calls(
-    recording: Recording, blocked: Blocked, busy: Intervals, stage: npt.NDArray[np.object_]
+    recording: Recording, blocked: Blocked, busy: Intervals, stage: npt.NDArray[np.object_], since: int
 ) -> tuple[SyncCall, ...]:
-    """The host's waits by call, operator and stage."""
+    """The host's waits from a moment on, by call, operator and stage."""
     calls, operators, names = recording.calls, recording.operators, recording.names
-    at = blocked.call
+    at = blocked.call[calls.start[blocked.call] >= since]
     if len(at) == 0:
         return ()
     around = by_track(operators, ~operators.marked, calls.start[at], calls.track[at], outermost)

@@ -47,9 +47,9 @@ class PageableMemory(DeviceRule):
 
     def judge(self, facts: Facts, device: DeviceFacts, step: PerStep) -> Outcome:
         """Judge copies out of pageable memory."""
-        copies = device.copies.get("h2d_pageable")
+        copies = device.copies_of_steps.get("h2d_pageable")
         if copies is None or not copies.count:
-            return self.abstain(_UNTOLD) if "h2d" in device.copies else None
+            return self.abstain(_UNTOLD) if "h2d" in device.copies_of_steps else None
         took = copies.ms / step.steps
         if took < self.threshold.value * step.step_ms:
             return None
@@ -105,7 +105,7 @@ class BlockingCopies(DeviceRule):
 
     def judge(self, facts: Facts, device: DeviceFacts, step: PerStep) -> Outcome:
         """Judge copies that hold the host."""
-        if "h2d_pinned" not in device.copies or not device.copies["h2d_pinned"].count:
+        if "h2d_pinned" not in device.copies_of_steps or not device.copies_of_steps["h2d_pinned"].count:
             return None
         calls = [call for call in device.syncs if call.operator in COPIES and to_the_device(call, device)]
         if not calls:
@@ -165,7 +165,7 @@ class NoOverlap(DeviceRule):
 
     def judge(self, facts: Facts, device: DeviceFacts, step: PerStep) -> Outcome:
         """Judge copies that run alone."""
-        copies = [fact for kind, fact in device.copies.items() if kind.startswith("h2d") and fact.count]
+        copies = [fact for kind, fact in device.copies_of_steps.items() if kind.startswith("h2d") and fact.count]
         if not copies:
             return None
         took = sum(fact.ms for fact in copies) / step.steps

@@ -46,7 +46,7 @@ class MadeOnCpu(DeviceRule):
 
     def judge(self, facts: Facts, device: DeviceFacts, step: PerStep) -> Outcome:
         """Judge many small copies to the device."""
-        facts_of = [fact for kind, fact in device.copies.items() if kind.startswith("h2d") and fact.count]
+        facts_of = [fact for kind, fact in device.copies_of_steps.items() if kind.startswith("h2d") and fact.count]
         count = sum(fact.count for fact in facts_of) / step.steps
         if count <= self.copies.value:
             return None
@@ -111,7 +111,7 @@ class WideDtype(DeviceRule):
 
     def judge(self, facts: Facts, device: DeviceFacts, step: PerStep) -> Outcome:
         """Judge images that are copied as floats."""
-        copies = [fact for kind, fact in device.copies.items() if kind.startswith("h2d") and fact.count]
+        copies = [fact for kind, fact in device.copies_of_steps.items() if kind.startswith("h2d") and fact.count]
         took = sum(fact.ms for fact in copies) / step.steps
         if took < self.threshold.value * step.step_ms:
             return None
