@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 from generated import job
 
+from profiler.analysis.measured import Measured
 from profiler.analysis.rank_facts import Exchange, LastSeen, RankFacts
 from profiler.analysis.ranks import clocks
 from profiler.analysis.ranks.matched import match
 from profiler.analysis.ranks.merge import merge
+from profiler.analysis.ranks.reduce import series
 from profiler.analysis.site import Site
 from profiler.analysis.stored import from_json, to_json
+from profiler.analysis.tables import Table
 
 
 @pytest.mark.parametrize("stage", ["data_wait", "forward", "backward", "other"])
@@ -146,6 +149,25 @@ def test_a_rank_killed_in_an_ordinary_collective_is_no_hang() -> None:
     ranks[0] = hung(ranks[0], "all_reduce", True, 0.004, 12)
     found = merge(ranks)
     assert found is not None and found.hang is None
+
+
+def long_run(seed: int, steps: int = 30_000, limit: int = 5_000) -> Measured:
+    """A rank whose table was thinned out again and again, around other slow steps than elsewhere."""
+    random = np.random.default_rng(seed)
+    table = Table(limit)
+    for first in range(0, steps, 500):
+        index = np.arange(first, first + 500, dtype=np.int64)
+        table.add({"index": index, "start_ns": index * 1000, "wall_ns": np.full(500, 900), "part_3": np.full(500, 900)})
+        table.thin(random.random(table.rows) < 0.01)
+    columns = table.columns()
+    return Measured(columns, steps, 0, np.ones(len(columns["index"]), dtype=bool))
+
+
+def test_ranks_share_steps_even_where_each_has_thinned_out_others() -> None:
+    ranks = [replace(rank, series=series(long_run(rank.rank))) for rank in job(8)]
+    matched = match(ranks)
+    assert matched is not None and len(matched.index) >= 100
+    assert np.all(np.diff(matched.start_ns, axis=1) > 0)
 
 
 def test_what_a_rank_keeps_is_read_back_as_it_was() -> None:

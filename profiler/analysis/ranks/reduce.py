@@ -80,7 +80,7 @@ def rank_facts(
         peak_device_bytes=facts.memory.peak_device_bytes,
         last=last if last is not None and (not facts.run.ended or last.raised) else None,
         lost_steps=folded.lost_segments > 0,
-        series=_series(measured) if measured is not None else Series(),
+        series=series(measured) if measured is not None else Series(),
     )
 
 
@@ -167,17 +167,24 @@ def _reduction(notes: Sequence[dict[str, Any]]) -> Reduction | None:
     )
 
 
-def _series(measured: Measured) -> Series:
-    """Steps whose numbers are multiples of a power of two: ranks that differ in length still share them."""
+def series(measured: Measured) -> Series:
+    """Steps whose numbers are multiples of a power of two: ranks that differ in length still share them.
+
+    Of a run so long that its table was thinned out they are taken from its newest part, where no step is missing:
+    before it each rank has kept other ones.
+    """
     index, start, wall = (measured.column(name) for name in ("index", "start_ns", "wall_ns"))
     usable = measured.rows
-    last = int(index[-1])
-    stride = 1
-    while last // stride >= SERIES_STEPS:
-        stride *= 2
-    chosen = np.flatnonzero(index % stride == 0)
-    gap = np.zeros(len(index), dtype=np.int64)
     consecutive = np.diff(index) == 1
+    breaks = np.flatnonzero(~consecutive)
+    begin = int(breaks[-1]) + 1 if len(breaks) else 0
+    if len(index) - begin < SERIES_STEPS:
+        begin = 0
+    stride = 1
+    while (len(index) - begin) // stride >= SERIES_STEPS:
+        stride *= 2
+    chosen = begin + np.flatnonzero(index[begin:] % stride == 0)
+    gap = np.zeros(len(index), dtype=np.int64)
     gap[1:] = np.where(consecutive, start[1:] - start[:-1] - wall[:-1], 0)
     # what runs in one step on one rank is waited for in the next on the others
     near = ~usable
