@@ -142,6 +142,8 @@ class RankFacts:
     last: LastSeen | None
     lost_steps: bool  # part of the record was dropped: its steps can't be numbered
     series: Series
+    asynchronous: bool = False  # its device runs behind the host
+    device_times: bool = False  # and stages are timed on the device's own clock
 
 
 # the job

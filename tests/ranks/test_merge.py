@@ -105,6 +105,15 @@ def test_waits_in_smaller_groups_are_not_laid_on_the_whole_job() -> None:
     assert found is not None and found.network_ms is None and "smaller" in found.withheld["waiting"]
 
 
+def test_of_a_device_that_runs_behind_the_host_nothing_is_claimed_by_the_hosts_clock() -> None:
+    found = merge(job(2, late={1: ("forward", 12.0)}, device="NVIDIA H100", backend="nccl", asynchronous=True))
+    assert found is not None
+    assert (found.exposed_ms, found.network_ms, found.late, found.phases_ms) == (None, None, None, {})
+    assert {"waiting", "exposed communication"} <= set(found.withheld)
+    on_device = merge(job(2, device="NVIDIA H100", backend="nccl", asynchronous=True, device_times=True))
+    assert on_device is not None and on_device.exposed_ms is not None and on_device.network_ms is None
+
+
 def test_ranks_that_are_missing_dead_short_or_odd_are_said_and_the_rest_is_judged() -> None:
     ranks = job(8, late={2: ("forward", 10.0)})
     ranks[4] = replace(ranks[4], ended=False, steps=150)

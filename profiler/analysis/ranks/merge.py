@@ -45,7 +45,12 @@ def merge(ranks: Sequence[RankFacts]) -> RanksFacts | None:
     withheld: dict[str, str] = {}
     wait = _waiting(judged, matched, withheld)
     late = _late(judged, matched, wait, aligned, offsets, withheld)
-    exposed = _mean([_stage_ms(rank, "communication") for rank in judged])
+    timed = [rank for rank in judged if rank.device_times or not rank.asynchronous]
+    exposed = _mean([_stage_ms(rank, "communication") for rank in timed])
+    if len(timed) < len(judged):
+        withheld["exposed communication"] = (
+            "the device runs behind the host, whose clock tells when it waits, not for what"
+        )
     waited = dict(zip((rank.rank for rank in judged), wait.by_rank_ms, strict=True)) if wait else {}
     rows = tuple(_row(rank, waited.get(rank.rank)) for rank in ranks)
     return RanksFacts(
@@ -61,7 +66,7 @@ def merge(ranks: Sequence[RankFacts]) -> RanksFacts | None:
         network_ms=wait.transfer_ms if wait else None,
         waiting_ms=wait.mean_ms if wait else None,
         hidden_ms=_mean([rank.reduction.hidden_ms if rank.reduction else None for rank in judged]),
-        phases_ms=_phases(judged),
+        phases_ms=_phases([rank for rank in judged if not rank.asynchronous]),
         rows=rows,
         late=late,
         turns_ms=_turns(wait, late),
@@ -84,8 +89,8 @@ def _waiting(judged: Sequence[RankFacts], matched: Matched | None, withheld: dic
     if matched is None:
         withheld["waiting"] = "the ranks have too few steps in common"
         return None
-    if any(rank.device != "cpu" for rank in judged) and not any(rank.backend == "gloo" for rank in judged):
-        withheld["waiting"] = "on this backend a collective returns to the host before it has run"
+    if any(rank.asynchronous for rank in judged):
+        withheld["waiting"] = "the device runs behind the host: a collective returns before it has run"
         return None
     small = {
         exchange.group

@@ -81,6 +81,8 @@ def rank_facts(
         last=last if last is not None and (not facts.run.ended or last.raised) else None,
         lost_steps=folded.lost_segments > 0,
         series=series(measured) if measured is not None else Series(),
+        asynchronous=facts.machine.asynchronous,
+        device_times=facts.machine.device_times,
     )
 
 
