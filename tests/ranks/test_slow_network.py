@@ -1,0 +1,65 @@
+"""A network that is really slow: a loopback device in a namespace of its own, limited by the kernel."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from launching import EACH, HEAD, environment
+
+MEGABITS = 400
+LIMITED = f"ip link set lo up && tc qdisc add dev lo root tbf rate {MEGABITS}mbit burst 256kb latency 100ms"
+
+TRAINING = (
+    HEAD
+    + """
+model = torch.nn.Sequential(*[torch.nn.Linear(512, 512) for _ in range(4)])
+model = DDP(model, bucket_cap_mb=1, gradient_as_bucket_view=True)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+batch = torch.randn(64, 512)
+for step in range(40):
+    loss = model(batch).square().mean()
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+"""
+)
+
+
+def allowed() -> bool:
+    """Whether this kernel and user may make a namespace and limit its loopback."""
+    if not all(map(shutil.which, ("unshare", "ip", "tc"))):
+        return False
+    return subprocess.run(["unshare", "-n", "sh", "-c", LIMITED], capture_output=True).returncode == 0
+
+
+@pytest.mark.skipif(not allowed(), reason="no right to make a network namespace with a limited loopback")
+def test_transfer_takes_what_a_limited_network_makes_of_it(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(TRAINING)
+    prof = [sys.executable, "-m", "profiler.cli.main", "attach", "-o", str(tmp_path), "--name", "run"]
+    each = ["bash", "-c", EACH, "ranks", sys.executable, str(tmp_path / "train.py")]
+    done = subprocess.run(
+        ["unshare", "-n", "sh", "-c", f'{LIMITED} && exec "$@"', "limited", *prof, "--", *each],
+        cwd=tmp_path,
+        env=environment(2),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    ranks = summary["ranks"]
+    sent_bytes = ranks["reduction"]["parameter_bytes"]
+    # two ranks send all gradients once each, over the same device
+    at_least_ms = 2 * sent_bytes * 8 / (MEGABITS * 1e6) * 1e3
+    taken_ms = ranks["reduction"]["total_ms"]
+    assert 0.8 * at_least_ms <= taken_ms <= 2.5 * at_least_ms
+    assert ranks["network_ms"] + (ranks["hidden_ms"] or 0) >= 0.8 * at_least_ms
+    row = next(row for row in ranks["collectives"] if row["kind"] == "gradients (DDP)")
+    assert row["gigabytes_per_s"] <= MEGABITS / 8e3 / 2 * 1.25
+    assert summary["verdict"]["bottleneck"] == "communication", summary["verdict"]
+    assert ranks["network_ms"] > 3 * ranks["waiting_ms"]
