@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,16 @@ def command(
     from profiler.report.pipeline import has_record, make_report
     from profiler.report.runs import find_run
 
-    run_dir = find_run(run, Path(load_config(Path.cwd()).output))
+    config = load_config(Path.cwd())
+    run_dir = find_run(run, Path(config.output))
     if as_json and not has_record(run_dir):
         _print_kept_summary(run_dir)
         return
+    if config.peak_tflops:
+        from profiler.analysis.peak import note_peak
+
+        with contextlib.suppress(OSError):  # the report fails on that itself
+            note_peak(run_dir, config.peak_tflops, measure=False)
     report = make_report(run_dir, rank=rank)
     if export is not None:
         from profiler.report.export.chrome import export_steps

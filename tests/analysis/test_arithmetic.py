@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from tape_builder import Training, write_run
 
 from profiler.analysis import peak
@@ -17,6 +18,7 @@ from profiler.analysis.arithmetic import arithmetic_of, number_format_of
 from profiler.analysis.build import read_facts
 from profiler.analysis.facts import Arithmetic, RootSettings, Settings
 from profiler.capture.matmul import best_tflops
+from profiler.cli.report import command as report_command
 from profiler.record.run_folder import write_run_json
 from profiler.report.summary import summary
 from profiler.rules.catalogue import judge
@@ -88,6 +90,17 @@ def test_a_stated_peak_reaches_the_summary(tmp_path: Path) -> None:
     assert device["peak_source"] == "stated"
     assert device["mfu"] == pytest.approx(1e6 / 1.19e-3 / 1e12 / 0.01, rel=1e-3)
     assert device["busy_share"] is None
+
+
+def test_a_peak_that_is_stated_later_counts_when_the_report_is_rendered_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = run(tmp_path / "run")
+    (tmp_path / "pyproject.toml").write_text("[tool.prof]\npeak_tflops = 0.02\n")
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(report_command, [str(made), "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["device"]["peak_tflops"] == 0.02
 
 
 def test_a_measured_peak_is_kept_for_the_next_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
