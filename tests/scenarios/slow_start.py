@@ -1,10 +1,10 @@
-"""An index is read before the first step, for three times as long as torch takes to be imported.
+"""An index is read before the first step, for four times as long as torch takes to be imported.
 
 Planted: a start that takes longer than the training
 Verdict: other
 Rule:    run/startup-dominates
-Settings: run/startup-dominates.min_run_s = 1, run/startup-dominates.note = 0.6, run/startup-dominates.warn = 0.6
-Span:    startup 0.6
+Settings: run/startup-dominates.min_run_s = 1, run/startup-dominates.note = 0.65, run/startup-dominates.warn = 0.65
+Span:    startup 0.65
 Cured:   --cured finds the index in a file
 """
 
@@ -28,7 +28,7 @@ torch.set_num_threads(1)
 def read_index() -> torch.Tensor:
     """Where each row begins."""
     if not args.cured:
-        time.sleep(3 * import_s)
+        time.sleep(4 * import_s)
     return torch.randperm(8192)
 
 
@@ -39,7 +39,7 @@ inputs = torch.randn(8192, 64)
 targets = inputs[:, :8].sin()
 
 began = time.monotonic()
-while time.monotonic() - began < 1.3 * import_s:
+while time.monotonic() - began < 1.8 * import_s:
     chosen = index[torch.randint(len(inputs), (256,))]
     optimizer.zero_grad()
     loss = nn.functional.mse_loss(model(inputs[chosen]), targets[chosen])
