@@ -47,7 +47,7 @@ def compare(label: Label) -> list[MeasuredGain]:
     """A planted training against its cured twin."""
     with tempfile.TemporaryDirectory() as name:
         summary = summary_of(label, Path(name))
-    if any(span["name"] == "compile" for span in summary["spans"]):
+    if label.ranks > 1 or any(span["name"] == "compile" for span in summary["spans"]):
         with tempfile.TemporaryDirectory() as name:
             planted_ms, cured_ms = step_ms(summary), step_ms(summary_of(label, Path(name), "--cured"))
     else:
@@ -116,7 +116,7 @@ def start(label: Label, folder: Path, *arguments: str) -> subprocess.Popen[str]:
     lines = [line for rule, held in tables.items() for line in (f'[tool.prof.rules."{rule}"]', *held)]
     (folder / "pyproject.toml").write_text("\n".join(lines) + "\n")
     return subprocess.Popen(
-        prof(folder, "run", str(label.path), *arguments),
+        prof(folder, "run", *label.command, *arguments),
         cwd=folder,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

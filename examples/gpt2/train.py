@@ -125,7 +125,7 @@ log = (data / "gpt2_weights.json").open("w")
 right = step = 0
 parts = [model.token.weight, model.head.weight]  # whose values are counted in the log
 EVERY = 100  # steps between two looks, once cured
-LEAST = 32  # steps, so that there is something to judge
+LEAST = 60  # steps, so that there is something to judge
 
 
 def guess_score(logits: torch.Tensor, targets: torch.Tensor) -> int:
