@@ -5,6 +5,7 @@ Where:   loader = DataLoader(Names(), batch_size=256, shuffle=True, num_workers=
 Verdict: compute
 Note:    a copy of a few hundred megabytes is no danger on most machines
 Rule:    memory/worker-copies
+Settings: memory/growth.growth_mib = 128
 Cured:   --cured holds the text as one array of bytes
 """
 

@@ -4,6 +4,7 @@ Planted: batches of Python objects
 Where:   loader = DataLoader(Sentences(), batch_size=128, collate_fn=collate, num_workers=1, persistent_workers=True)
 Verdict: data-preprocessing
 Rule:    data/python-objects
+Settings: memory/growth.growth_mib = 128
 Cured:   --cured sends tensors alone
 """
 

@@ -1,4 +1,4 @@
-"""Each item is put together from 20 small files, one for each sensor.
+"""Each item is put together from 32 small files, one for each sensor.
 
 Planted: a file of 256 bytes for each sensor of each item
 Where:   files = [(self.folder / f"{index}-{sensor}.bin").read_bytes() for sensor in SENSORS]
@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-ITEMS, SENSORS, LENGTH = 480, range(20), 64
+ITEMS, SENSORS, LENGTH = 480, range(32), 64
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--cured", action="store_true")
@@ -26,7 +26,7 @@ torch.set_num_threads(1)
 
 
 class Recordings(Dataset):
-    """What 20 sensors saw, and whether it was loud; noise is added anew each time."""
+    """What 32 sensors saw, and whether it was loud; noise is added anew each time."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -53,13 +53,13 @@ class Recordings(Dataset):
 
 
 model = nn.Sequential(
-    nn.Conv1d(20, 96, 5, padding=2), nn.ReLU(), nn.Conv1d(96, 64, 5, padding=2), nn.AdaptiveAvgPool1d(1), nn.Flatten(),
+    nn.Conv1d(32, 64, 5, padding=2), nn.ReLU(), nn.Conv1d(64, 64, 5, padding=2), nn.AdaptiveAvgPool1d(1), nn.Flatten(),
     nn.Linear(64, 2),
 )  # fmt: skip
 optimizer = torch.optim.AdamW(model.parameters(), fused=True)
 with tempfile.TemporaryDirectory() as folder:
     loader = DataLoader(Recordings(Path(folder)), batch_size=16, shuffle=True, num_workers=2, persistent_workers=True)
-    for _ in range(4):
+    for _ in range(3):
         for recordings, loud in loader:
             optimizer.zero_grad()
             loss = nn.functional.cross_entropy(model(recordings), loud)

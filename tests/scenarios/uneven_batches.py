@@ -1,4 +1,4 @@
-"""One batch in fifteen comes from the store a hundred times slower than the others.
+"""One batch in fifteen comes from the store much later than the others.
 
 Planted: two batches ahead of each worker, which last the loop less than a slow one takes
 Where:   loader = DataLoader(Stored(), batch_size=16, num_workers=2, prefetch_factor=16 if args.cured else 2)
@@ -28,14 +28,13 @@ class Stored(Dataset):
         return 3600
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        if index % 240 == 160:
-            time.sleep(0.14)
+        time.sleep(0.1 if index % 240 == 160 else 0.0003)
         return torch.randn(3, 24, 24) + index % 2, index % 2
 
 
 model = nn.Sequential(
-    nn.Conv2d(3, 24, 3, padding=1), nn.ReLU(), nn.Conv2d(24, 32, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
-    nn.Flatten(), nn.Linear(32, 2),
+    nn.Conv2d(3, 24, 3, padding=1), nn.ReLU(), nn.Conv2d(24, 40, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+    nn.Flatten(), nn.Linear(40, 2),
 )  # fmt: skip
 optimizer = torch.optim.AdamW(model.parameters(), fused=True)
 loader = DataLoader(Stored(), batch_size=16, num_workers=2, prefetch_factor=16 if args.cured else 2)
