@@ -123,7 +123,7 @@ class DeviceFacts:
     mfu: float | None = None  # flops ÷ step time ÷ peak
     peak_tflops: float | None = None
     memory_timeline: tuple[tuple[float, int], ...] = ()  # (ms since the span began, allocated bytes)
-    thinned: bool = False  # host events were taken out of the recording afterwards
+    thinned: bool = False  # events are missing from the recording
     step_copies: dict[str, CopyFacts] | None = None  # without start-up; None: as `copies`
 
     @property

@@ -353,12 +353,14 @@ class TraceFacts:
     """That the facts come from a trace which somebody recorded, and what of it bears on a judgement."""
 
     files: tuple[str, ...]
-    thinned: bool  # host events were taken out of it afterwards
+    thinned: bool  # events are missing from it, so that idle time means nothing
     kept_share: float | None  # of the host events that it numbers
     loaded_by: str | None  # "workers" or "training thread": who makes the batches that the loop waits for
     loading_operators: float | None  # share of the wait for data in which the training thread ran tensor operators
     ranks: tuple[TraceRank, ...] = ()  # where several traces were read together
     late: LateTraceRank | None = None
+    unrecorded_device: bool = False  # an accelerator was in use, and no event of it is there
+    lost: str = ""  # why events are missing, in a clause, where the file itself is damaged
 
 
 @dataclass(frozen=True, slots=True)

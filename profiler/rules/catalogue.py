@@ -22,7 +22,7 @@ from profiler.analysis.facts import Facts
 from profiler.errors import ProfError
 from profiler.rules.base import Abstention, Bottleneck, Finding, Rule, Severity
 from profiler.rules.config import RulesConfig
-from profiler.rules.evidence import TAKEN_OUT, host_times, steps_to_judge, steps_to_look, why_host_times
+from profiler.rules.evidence import host_times, missing, steps_to_judge, steps_to_look, why_host_times
 from profiler.rules.frameworks import with_arguments
 from profiler.rules.silence import ReadLine, is_silenced, line_of_file
 from profiler.rules.verdict import Judgement, decide
@@ -156,7 +156,7 @@ def _ask(rule: Rule, facts: Facts) -> list[Finding | Abstention]:
     if rule.per_step and rule.needs_device_times and host_times(facts):
         return [rule.abstain(why_host_times(facts))]
     if rule.per_step and rule.needs_device_times and facts.trace is not None and facts.trace.thinned:
-        return [rule.abstain(TAKEN_OUT)]
+        return [rule.abstain(missing(facts))]
     answer = rule.check(facts)
     if answer is None:
         return []

@@ -15,7 +15,7 @@ from profiler.analysis.device_facts import DeviceFacts
 from profiler.analysis.facts import Facts
 from profiler.rules.base import Bottleneck
 from profiler.rules.device import NOT_READ, PerStep, per_step
-from profiler.rules.evidence import TAKEN_OUT
+from profiler.rules.evidence import missing
 from profiler.rules.phrases import ms, percent
 
 WORTH_NAMING = 0.10  # share of the step that a part must take to be the bottleneck
@@ -189,8 +189,9 @@ _LATE_BY = {
 def _thinned(facts: Facts, device: DeviceFacts, step: PerStep) -> tuple[Part, ...] | str:
     """Idle time means nothing, and what hid a collective may be gone: only much of it tells."""
     part = _communication(device, step)
-    if part.share < EXPOSED_WHEN_THINNED:
-        return f"{TAKEN_OUT}, so that idle time means nothing"
+    lost = facts.trace is not None and bool(facts.trace.lost)
+    if lost or part.share < EXPOSED_WHEN_THINNED:  # of a damaged file even kernels are gone
+        return f"{missing(facts)}, so that idle time means nothing"
     sentence = (
         f"for up to {ms(part.ms)} ({percent(part.share)}) of each {ms(step.step_ms)} step the device does nothing but "
         "exchange data; what ran beside that may have been taken out of the trace, and a late rank looks the same"

@@ -23,8 +23,21 @@ HOST_TIMES = (
 )
 
 
+UNRECORDED = (
+    "the trace shows that an accelerator was in use, but holds no event of it; record with ProfilerActivity.CUDA (or "
+    "XPU) among the profiler's activities"
+)
+
+
+def missing(facts: Facts) -> str:
+    """Why idle time means nothing in a thinned recording, in a clause."""
+    return (facts.trace.lost if facts.trace is not None else "") or TAKEN_OUT
+
+
 def why_host_times(facts: Facts) -> str:
     """Why host times prove nothing to a rule."""
+    if facts.trace is not None and facts.trace.unrecorded_device:
+        return UNRECORDED
     return HOST_TIMES if facts.device is None else BESIDE_DEVICE
 
 

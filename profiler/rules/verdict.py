@@ -14,10 +14,11 @@ from profiler.rules import device_verdict
 from profiler.rules.base import Abstention, Bottleneck, Finding, Severity, severity_of
 from profiler.rules.evidence import (
     HOST_TIMES,
-    TAKEN_OUT,
+    UNRECORDED,
     arithmetic_share,
     host_is_ahead,
     host_times,
+    missing,
     share,
     share_of_run,
     step_ms,
@@ -93,7 +94,9 @@ def decide(facts: Facts, findings: Sequence[Finding]) -> Verdict:
     if urgent:
         return _of(urgent[0])
     if facts.device is None and facts.trace is not None and facts.trace.thinned:
-        return _of(None, f"What fills the step can't be told: {TAKEN_OUT}.")
+        return _of(None, f"What fills the step can't be told: {missing(facts)}.")
+    if facts.trace is not None and facts.trace.unrecorded_device:
+        return _of(None, f"What fills the step can't be told: {UNRECORDED}.")
     needed = steps_to_judge(facts)
     if steps.measured < needed:
         short = f"Too short to judge: {steps.measured} steps were measured, {needed} are needed."

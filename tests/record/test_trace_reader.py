@@ -298,6 +298,14 @@ def test_what_is_no_trace_is_told_in_one_sentence(tmp_path: Path, content: bytes
     assert len(str(error.value).splitlines()) == 1
 
 
+def test_events_without_a_believable_time_are_not_said_to_be_none(tmp_path: Path) -> None:
+    with pytest.raises(ProfError, match="none of its 3 events can be read or has a time") as told:
+        read_events(tmp_path, [kernel(dur=-5), kernel(ts="soon"), kernel(ts=1e300)])
+    assert "nothing ran" not in str(told.value)
+    with pytest.raises(ProfError, match="recorded while nothing ran"):
+        read_events(tmp_path, [])
+
+
 def test_a_file_that_can_not_be_read_is_told(tmp_path: Path) -> None:
     with pytest.raises(ProfError, match="can't be read"):
         read_trace(tmp_path / "missing.json")

@@ -280,6 +280,84 @@ def test_without_device_events_the_stages_judge(tmp_path: Path) -> None:
     assert judge(found).verdict.bottleneck in (Word.DATA_LOADING, Word.DATA_PREPROCESSING)
 
 
+DEVICE_WORK = ("kernel", "gpu_memcpy", "gpu_memset")
+
+
+def without_device(builder: TraceBuilder) -> TraceBuilder:
+    builder.events = [event for event in builder.events if event["cat"] not in DEVICE_WORK]
+    return builder
+
+
+def test_an_accelerator_of_which_nothing_was_recorded_is_not_called_compute(tmp_path: Path) -> None:
+    """CUPTI failed: the host's launches are there and no kernel."""
+    found = facts(without_device(training(busy_step)), tmp_path)
+    assert found.device is None and found.trace is not None and found.trace.unrecorded_device
+    assert "accelerator" in found.not_measured["device"] and "host_to_device" in found.not_measured
+    made = judge(found)
+    assert made.verdict.bottleneck is Word.NONE and not made.findings
+    assert "ProfilerActivity.CUDA" in made.verdict.summary
+
+
+@pytest.mark.parametrize("operator", ["nccl:all_reduce", "aten::cudnn_convolution", "aten::_pin_memory"])
+def test_operators_that_only_an_accelerator_has_tell_that_one_was_in_use(operator: str, tmp_path: Path) -> None:
+    """activities=[CPU]: not even launches were recorded."""
+
+    def step(builder: TraceBuilder, start: float) -> None:
+        usual_host(builder, start)
+        builder.op(operator, start + 5, 0.5)
+
+    assert verdict(training(step, steps=6), tmp_path).bottleneck is Word.NONE
+
+
+def test_a_training_on_the_cpu_of_a_machine_with_an_accelerator_is_judged_by_its_stages(tmp_path: Path) -> None:
+    def step(builder: TraceBuilder, start: float) -> None:
+        usual_host(builder, start)
+        builder.op("aten::mkldnn_convolution", start + 2, 1)
+        builder.call("cudaDeviceSynchronize", start + 99, 0.01)
+
+    builder = training(step, steps=6)
+    assert verdict(builder, tmp_path).bottleneck is Word.COMPUTE
+    builder.head["deviceProperties"] = [{"id": 0, "name": "NVIDIA H100", "totalGlobalMem": 85 << 30}]
+    assert verdict(builder, tmp_path).bottleneck is Word.COMPUTE
+    builder.events = [event for event in builder.events if event["name"] != "aten::mkldnn_convolution"]
+    assert verdict(builder, tmp_path).bottleneck is Word.NONE
+
+
+def test_idle_time_of_a_trace_that_breaks_off_tells_nothing(tmp_path: Path) -> None:
+    """Events of the device come last: what the file lost are kernels."""
+
+    def step(builder: TraceBuilder, start: float) -> None:
+        usual_host(builder, start)
+        for number in range(10):
+            builder.kernel(start + 5 + number * 9, 0.5, launched=start + 4.99 + number * 9)
+
+    builder = training(step)
+    builder.events.sort(key=lambda event: event["cat"] == "kernel")
+    path = builder.write(tmp_path / "made.json")
+    assert judge(facts_of(read_trace(path)).facts).verdict.bottleneck is Word.HOST_OVERHEAD
+    text = path.read_bytes()
+    path.write_bytes(text[: int(len(text) * 0.97)])
+    found = facts_of(read_trace(path)).facts
+    assert found.device is not None and found.device.idle_ms is None
+    assert judge(found).verdict.bottleneck is Word.NONE
+    assert "breaks off" in judge(found).verdict.summary
+    assert not any("thinned out" in notice for notice in found.notices)
+
+
+def test_idle_time_tells_nothing_where_many_events_could_not_be_read(tmp_path: Path) -> None:
+    def step(builder: TraceBuilder, start: float) -> None:
+        usual_host(builder, start)
+        launched_ahead(builder, start)
+
+    builder = training(step)
+    for number, event in enumerate(builder.events):
+        if number % 3 == 0 and event["cat"] == "kernel":
+            event["dur"] *= -1
+    found = facts(builder, tmp_path)
+    assert judge(found).verdict.bottleneck is Word.NONE
+    assert "could not be read" in judge(found).verdict.summary
+
+
 def test_a_trace_that_trains_nothing_says_so(tmp_path: Path) -> None:
     builder = TraceBuilder()
     for number in range(30):

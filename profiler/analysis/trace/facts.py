@@ -32,6 +32,7 @@ from profiler.analysis.trace.host import Host, read_host
 from profiler.analysis.trace.operators import operator_rows
 from profiler.analysis.trace.process import Process, training_process
 from profiler.analysis.trace.settings import settings_of_trace
+from profiler.analysis.trace.used import used_device
 from profiler.record.trace.recording import Recording
 from profiler.record.vocabulary import STAGE_ORDER
 
@@ -104,6 +105,7 @@ def _facts(
 ) -> Facts:
     recording = process.recording
     not_measured = dict(_NOT_IN_TRACES)
+    unrecorded = device is None and used_device(recording)
     steps: StepFacts | None = None
     stages: dict[str, StageFacts] = {}
     operators: tuple[dict[str, Any], ...] = ()
@@ -112,23 +114,25 @@ def _facts(
     else:
         steps = step_facts(measured, host.marked is not None)
         one_rank = recording.distributed.world_size == 1
-        stages, absent = stage_facts(measured, folded, {}, {}, device is None and _on_cpu(recording), one_rank)
+        stages, absent = stage_facts(
+            measured, folded, {}, {}, device is None and _on_cpu(recording, unrecorded), one_rank
+        )
         not_measured |= absent
         operators = operator_rows(process, host, moments, measured.count)
     if device is not None and device.collectives and "communication" not in stages:
         not_measured["communication"] = "the host does not wait in it: the device's collectives tell what it costs"
     if device is None:
-        not_measured["device"] = "the trace holds no event of a device"
+        not_measured["device"] = _UNRECORDED if unrecorded else "the trace holds no event of a device"
     elif recording.thinned:
-        not_measured["idle time"] = "most host events were taken out of the trace after it was recorded"
-    name = "cpu" if device is None else device.name or _maker(recording)
+        not_measured["idle time"] = recording.lost or _TAKEN_OUT
+    name = (device.name if device is not None else _only_name(recording)) or _maker(recording)
     return Facts(
         run=_run(recording, command),
         machine=Machine(
             cores=0,
             memory_bytes=0,
-            device=name,
-            asynchronous=device is not None,
+            device=name if device is not None or unrecorded else "cpu",
+            asynchronous=device is not None or unrecorded,
             device_times=False,
             idle_cores=None,
             iowait_cores=None,
@@ -149,11 +153,11 @@ def _facts(
         not_measured=not_measured,
         notices=_notices(process, device),
         device=device,
-        trace=_trace(process, host),
+        trace=_trace(process, host, unrecorded),
     )
 
 
-def _trace(process: Process, host: Host) -> TraceFacts:
+def _trace(process: Process, host: Host, unrecorded: bool) -> TraceFacts:
     recording, thread = process.recording, process.thread
     given = recording.numbering
     loaded_by = operators = None
@@ -168,9 +172,13 @@ def _trace(process: Process, host: Host) -> TraceFacts:
         kept_share=given.seen / (given.highest - given.lowest + 1) if given else None,
         loaded_by=loaded_by,
         loading_operators=operators,
+        unrecorded_device=unrecorded,
+        lost=recording.lost,
     )
 
 
+_TAKEN_OUT = "most host events were taken out of the trace after it was recorded"
+_UNRECORDED = "the trace shows that an accelerator was in use, but holds no event of it"
 _NOT_IN_TRACES = {
     "workers": "a trace does not show the DataLoader's workers",
     "lines": "a trace does not show the lines that ran",
@@ -193,14 +201,20 @@ def _maker(recording: Recording) -> str:
     return "accelerator"
 
 
-def _on_cpu(recording: Recording) -> bool:
+def _only_name(recording: Recording) -> str | None:
+    """The device's name, where all of the machine are alike."""
+    names = set(recording.devices.values())
+    return names.pop() if len(names) == 1 else None
+
+
+def _on_cpu(recording: Recording, unrecorded: bool) -> bool:
     """Whether the training ran on the CPU, as far as a trace without device events can tell."""
-    return len(recording.calls) == 0 and not recording.thinned
+    return not unrecorded and len(recording.calls) == 0 and not recording.thinned
 
 
 def _no_steps(process: Process, host: Host) -> str:
     if process.recording.thinned:
-        return "most host events were taken out of the trace after it was recorded"
+        return process.recording.lost or _TAKEN_OUT
     if len(host.backward) == 0:
         return "the trace holds no marked step, no update and no backward pass"
     return "the trace holds no marked step, and what it holds makes no whole step"
@@ -262,7 +276,7 @@ def _capacity(recording: Recording, number: int | None) -> int | None:
 def _notices(process: Process, device: DeviceFacts | None) -> tuple[str, ...]:
     recording = process.recording
     found = [*recording.notices]
-    if recording.thinned and recording.numbering is not None:
+    if recording.sampled and recording.numbering is not None:
         given = recording.numbering
         share = given.seen / (given.highest - given.lowest + 1)
         found.append(

@@ -20,6 +20,7 @@ from profiler.record.trace.split import Document, split
 from profiler.record.trace.stream import BLOCK_BYTES, Source
 
 MOST_EVENTS = 20_000_000  # kept; a file of 6 GB holds about so many
+MOST_LOST = 0.05  # of the events unread, beyond which what the device seems not to have done tells nothing
 _ENDINGS = re.compile(r"(\.pt)?(\.trace)?\.json(\.gz)?$|\.gz$", re.IGNORECASE)
 
 
@@ -34,27 +35,42 @@ def read_trace(path: Path, block_bytes: int = BLOCK_BYTES) -> Recording:
     document = Document()
     collector = Collector()
     notices: list[str] = []
+    lost = ""
     for events in split(source, document, str(path)):
         collector.add(events)
         if collector.kept >= MOST_EVENTS:
             notices.append(f"the trace is very long: only its first {collector.kept:,} events were used")
+            lost = "only the first events of the trace were used"
             break
     else:
         if source.broken or not document.complete:
             how = source.broken or "it ends within its events"
             notices.append(f"the trace breaks off: {how}; what is complete was used")
+            lost = "the trace breaks off, and events of the device come last in it"
     if collector.far:
         notices.append(f"{collector.far:,} events lie more than a day from the others and were left out")
     damaged = document.damaged + collector.damaged
     if damaged:
         notices.append(f"{damaged:,} {'event' if damaged == 1 else 'events'} could not be read and were left out")
+    missing = damaged + collector.far
     if collector.kept == 0:
-        why = "it broke off before the first one" if source.broken else "it was recorded while nothing ran"
-        raise ProfError(f"{path} holds no event with a length: {why}.")
-    return _recording(path, source, document, collector, notices)
+        raise ProfError(f"{path} holds no event with a length: {_why_none(source, missing)}.")
+    if not lost and missing > MOST_LOST * (collector.kept + missing):
+        lost = f"{100 * missing / (collector.kept + missing):.0f} % of the events of the trace could not be read"
+    return _recording(path, source, document, collector, notices, lost)
 
 
-def _recording(path: Path, source: Source, document: Document, collector: Collector, notices: list[str]) -> Recording:
+def _why_none(source: Source, missing: int) -> str:
+    if source.broken:
+        return "it broke off before the first one"
+    if missing:
+        return f"none of its {missing:,} events can be read or has a time that can be believed; record it again"
+    return "it was recorded while nothing ran"
+
+
+def _recording(
+    path: Path, source: Source, document: Document, collector: Collector, notices: list[str], lost: str
+) -> Recording:
     said = {**document.tail, **document.head}
     properties = said.get("deviceProperties")
     return Recording(
@@ -75,4 +91,5 @@ def _recording(path: Path, source: Source, document: Document, collector: Collec
         capacities=capacities_of(properties),
         unpacked_bytes=source.unpacked,
         notices=tuple(notices),
+        lost=lost,
     )

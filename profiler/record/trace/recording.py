@@ -136,10 +136,16 @@ class Recording:
     capacities: dict[int, int]  # memory in bytes
     unpacked_bytes: int
     notices: tuple[str, ...]  # what the reader must know: a file that breaks off, events that could not be read
+    lost: str = ""  # why so much of it is missing that idle time means nothing, in a clause
 
     @property
     def thinned(self) -> bool:
-        """Whether most of the host's events were taken out after the recording: idle time means nothing then."""
+        """Whether events are missing: idle time, and what hides what, mean nothing then."""
+        return bool(self.lost) or self.sampled
+
+    @property
+    def sampled(self) -> bool:
+        """Whether most of the host's events were taken out after the recording."""
         given = self.numbering
         if given is None or given.seen < 2:
             return False

@@ -90,7 +90,7 @@ class ExposedCollectives(DeviceRule):
         if exposed < self.threshold.value * step.step_ms or not worth(facts, exposed):
             return None
         if device.thinned:
-            return self.abstain("kernels may have been taken out of the recording, and what hid the exchange with them")
+            return self.abstain("kernels may be missing from the recording, and what hid the exchange with them")
         computing = sum(it.computing_ms for it in device.steps) / len(device.steps)
         hides = min(exposed, computing)
         gain = Gain.of(step.step_ms, REACHED * hides, hides)
