@@ -78,7 +78,7 @@ class SyncCall:
 
 @dataclass(frozen=True, slots=True)
 class DeviceStep:
-    """The device within one step as the host cut it."""
+    """The device within one step as the host cut it; where the device lags, in a step of its own (`pace_ms`)."""
 
     index: int
     wall_ms: float
@@ -100,7 +100,7 @@ class DeviceFacts:
     source: str  # "trace" or "window"
     span_ms: float
     busy_ms: float  # union of kernels, copies and memsets; a collective's kernel counts as busy
-    steps_busy_share: float | None  # busy ÷ wall, within first step start … last step end
+    steps_busy_share: float | None  # busy ÷ wall, first step start … last step end (its own steps, where it lags)
     kernel_count: int
     kernel_ms: float  # union of kernels
     kernel_sum_ms: float  # sum of their durations
@@ -125,6 +125,7 @@ class DeviceFacts:
     memory_timeline: tuple[tuple[float, int], ...] = ()  # (ms since the span began, allocated bytes)
     thinned: bool = False  # events are missing from the recording
     step_copies: dict[str, CopyFacts] | None = None  # without start-up; None: as `copies`
+    pace_ms: float | None = None  # mean step of a device that ends the steps' work well after the host left them
 
     @property
     def copies_of_steps(self) -> dict[str, CopyFacts]:

@@ -106,6 +106,12 @@ def test_idle_time_in_the_steps_is_parted_by_whether_the_work_was_launched(name:
 
 
 @pytest.mark.parametrize("name", ON_DEVICE)
+def test_only_the_device_that_ends_late_has_steps_of_its_own(name: str) -> None:
+    pace_ms = device_of(name)[0].pace_ms
+    assert pace_ms == (near(96.70, 0.01) if name == "v100_ns_resolution" else None)
+
+
+@pytest.mark.parametrize("name", ON_DEVICE)
 def test_tensor_cores_are_told_by_the_names_of_kernels(name: str) -> None:
     device, truth = device_of(name)
     assert device.tensor_core_share == pytest.approx(truth.tensor_cores, abs=0.006)

@@ -17,6 +17,7 @@ from profiler.analysis.device.copies import blocked_calls, copy_kind, long_calls
 from profiler.analysis.device.enclosing import by_track, innermost
 from profiler.analysis.device.idle import idle_causes
 from profiler.analysis.device.launches import Launches, queue_depth
+from profiler.analysis.device.pace import Pace, pace_of
 from profiler.analysis.device_facts import COPY_KINDS, IDLE_CAUSES, CopyFacts, DeviceFacts, DeviceStep
 from profiler.analysis.intervals import Bools, Intervals, union
 from profiler.record.trace.recording import DeviceEvents, Recording, Work
@@ -70,14 +71,15 @@ def device_facts(recording: Recording, launches: Launches, seen: Seen, source: s
     delays = np.maximum(device.start - launches.end, 0)[known]
     depths = queue_depth(device, launches)
     count = len(seen.steps) - seen.first_measured
-    told = _after_start_up(device, seen)
     thinned = recording.thinned
+    pace = None if thinned else pace_of(device, launches, seen.steps, seen.first_measured)
+    told = _after_start_up(device, seen) if pace is None else pace.work
     return DeviceFacts(
         name=recording.devices.get(_main_device(device)),
         source=source,
         span_ms=recording.length_ns / NS_PER_MS,
         busy_ms=busy.total / NS_PER_MS,
-        steps_busy_share=_steps_share(busy, seen),
+        steps_busy_share=_steps_share(busy, seen, pace),
         kernel_count=int(np.count_nonzero(kernel)),
         kernel_ms=kernels.total / NS_PER_MS,
         kernel_sum_ms=float(length.sum()) / NS_PER_MS,
@@ -98,11 +100,14 @@ def device_facts(recording: Recording, launches: Launches, seen: Seen, source: s
         queue_depth=float(np.median(depths)) if len(depths) and not thinned else None,
         steps=_steps(
             seen,
+            pace,
             {
                 "busy_ms": busy,
                 "computing_ms": computing,
                 "exposed_collectives_ms": collectives.subtract(computing),
                 "exposed_copies_ms": copying,
+            },
+            {
                 "waited_ms": blocked.all.intersect(busy),
                 "starved_ms": blocked.all.subtract(busy),
                 "start_up_ms": long_calls(recording.calls, blocked).subtract(busy),
@@ -111,6 +116,7 @@ def device_facts(recording: Recording, launches: Launches, seen: Seen, source: s
         ),
         memory_timeline=_memory(recording, _main_device(device)),
         thinned=thinned,
+        pace_ms=pace.mean_ms if pace is not None else None,
     )
 
 
@@ -140,11 +146,13 @@ def _main_device(device: DeviceEvents) -> int:
     return int(numbers[np.bincount(place, weights=device.end - device.start).argmax()])
 
 
-def _steps_share(busy: Intervals, seen: Seen) -> float | None:
+def _steps_share(busy: Intervals, seen: Seen, pace: Pace | None) -> float | None:
     """Busy time from the first measured step's start to the last one's end."""
     if len(seen.steps) <= seen.first_measured:
         return None
     first, last = int(seen.steps.start[seen.first_measured]), int(seen.steps.end[-1])
+    if pace is not None:
+        first, last = int(pace.start[0]), int(pace.end[-1])
     return busy.clip(first, last).total / (last - first)
 
 
@@ -182,11 +190,20 @@ def _stages(device: DeviceEvents, seen: Seen, steps: int) -> dict[str, float]:
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
-def _steps(seen: Seen, measures: dict[str, Intervals], idle: dict[str, Intervals]) -> tuple[DeviceStep, ...]:
-    """What lies in each measured step."""
+def _steps(
+    seen: Seen,
+    pace: Pace | None,
+    measures: dict[str, Intervals],
+    of_host: dict[str, Intervals],
+    idle: dict[str, Intervals],
+) -> tuple[DeviceStep, ...]:
+    """What lies in each measured step: in the device's own where it lags, and of what the host did in the host's."""
     first = seen.first_measured
     start, end = seen.steps.start[first:], seen.steps.end[first:]
-    columns = {name: (moments.within(start, end) / NS_PER_MS).tolist() for name, moments in measures.items()}
+    columns = {name: (moments.within(start, end) / NS_PER_MS).tolist() for name, moments in of_host.items()}
+    if pace is not None:
+        start, end = pace.start, pace.end
+    columns |= {name: (moments.within(start, end) / NS_PER_MS).tolist() for name, moments in measures.items()}
     causes = {name: (moments.within(start, end) / NS_PER_MS).tolist() for name, moments in idle.items()}
     wall = ((end - start) / NS_PER_MS).tolist()
     return tuple(

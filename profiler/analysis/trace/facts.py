@@ -151,7 +151,7 @@ def _facts(
         histogram=drawing.histogram(measured) if measured else None,
         operators=operators,
         not_measured=not_measured,
-        notices=_notices(process, device),
+        notices=_notices(process, device, steps),
         device=device,
         trace=_trace(process, host, unrecorded),
     )
@@ -273,7 +273,7 @@ def _capacity(recording: Recording, number: int | None) -> int | None:
     return sizes.pop() if len(sizes) == 1 else None
 
 
-def _notices(process: Process, device: DeviceFacts | None) -> tuple[str, ...]:
+def _notices(process: Process, device: DeviceFacts | None, steps: StepFacts | None) -> tuple[str, ...]:
     recording = process.recording
     found = [*recording.notices]
     if recording.sampled and recording.numbering is not None:
@@ -289,4 +289,9 @@ def _notices(process: Process, device: DeviceFacts | None) -> tuple[str, ...]:
     devices = len(np.unique(recording.device.device)) if device is not None else 0
     if devices > 1:
         found.append(f"{devices} devices worked for this process; their times are united: busy means any of them")
+    if device is not None and device.pace_ms is not None and steps is not None and device.pace_ms > steps.mean_ms:
+        found.append(
+            f"the host left the recorded steps, of {steps.mean_ms:.3g} ms each, well before the device was done with "
+            f"them: it takes {device.pace_ms:.3g} ms for one, which is what verdict and findings count by"
+        )
     return tuple(found)

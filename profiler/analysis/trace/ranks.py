@@ -27,6 +27,8 @@ def rank_row(facts: Facts, rank: int | None, label: str) -> TraceRank:
     step_ms = steps.mean_ms if steps is not None else None
     if device is None or not device.steps or device.thinned:
         return TraceRank(rank, label, step_ms, None, None, {})
+    if device.pace_ms is not None:
+        step_ms = max(step_ms or 0.0, device.pace_ms)
     parts = {"computing": _mean(device, "computing_ms"), "copies": _mean(device, "exposed_copies_ms")}
     parts |= {f"idle_{cause}": mean(step.idle_ms.get(cause, 0.0) for step in device.steps) for cause in IDLE_CAUSES}
     return TraceRank(
