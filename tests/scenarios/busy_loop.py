@@ -4,7 +4,6 @@ Planted: a progress bar and a metric of the training batch in every step
 Where:   progress.update(task, advance=1, description=f"loss {loss.item():.3f}", refresh=True)
 Verdict: host-overhead
 Rule:    host/progress-bar
-Also:    host/metrics
 Cured:   --cured draws and counts in every 50th step
 """
 

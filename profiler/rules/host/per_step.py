@@ -83,7 +83,6 @@ class Metrics(LineRule):
     """
 
     id = "host/metrics"
-    evidence = "training"
     threshold = Threshold(0.05, "share of the step spent at one line")
     samples = Threshold(8, "samples of the line below which it is not named")
 
