@@ -5,9 +5,10 @@ Out: for each cause the moments of idleness that it explains; together they are 
 
 Idle time in which the loop waited for its batch is *data_wait*. Otherwise a gap whose next work was launched before it
 began is nobody's on the host: *unknown*. Of any other, the time in which the host waited for other hosts is
-*communication*. A host that waits for the device loses its lead: what it lost in a wait (the time for which the device
-was busy during it) is missing right afterwards, so that so much of the gap goes to that wait: *sync*, or *copy* where
-the host had to wait to copy from pageable memory. In the rest the host was late: *host*.
+*communication*. A host that waits for the device loses its lead: what it lost in a wait, or in several with no launch
+between them (the time for which the device was busy during them), is missing right afterwards, so that so much of the
+gap goes to those waits: *sync*, or *copy* where the host had to wait to copy from pageable memory. In the rest the host
+was late: *host*.
 """
 
 from __future__ import annotations
@@ -75,18 +76,22 @@ def _lost(
         return {}
     start, end = calls.start[blocked.call], calls.end[blocked.call]
     order = np.argsort(end, kind="stable")
-    start, end, staged = start[order], end[order], blocked.copies[order]
-    place = np.searchsorted(end, launched, side="right") - 1
-    chosen = np.maximum(place, 0)
+    start, end = start[order], end[order]
     asked = np.sort(launches.start[launches.known])
     before = np.searchsorted(asked, launched, side="left") - 1
     previous = np.where(before >= 0, asked[np.maximum(before, 0)], -1)
-    applies = (place >= 0) & (end[chosen] >= previous)  # nothing was launched between the wait and this launch
-    budget = busy.within(start, end)[chosen]
-    begin = np.maximum(gaps.start, end[chosen])
-    until = np.minimum(begin + budget, gaps.end)
+    # between these two the host did nothing but wait: a copy of a result is a wait that is launched itself, and is
+    # followed by one for the stream
+    first = np.searchsorted(end, previous, side="left")
+    last = np.searchsorted(end, launched, side="right") - 1
+    applies = last >= first
+    first, last = np.minimum(first, len(end) - 1), np.maximum(last, 0)
+    began, done = np.minimum(start[first], previous), end[last]
+    begin = np.maximum(gaps.start, done)
     found = {}
-    for cause, of_kind in (("sync", ~staged[chosen]), ("copy", staged[chosen])):
-        which = applies & of_kind
-        found[cause] = union(begin[which], until[which])
+    for cause, moments in (("sync", blocked.syncs), ("copy", blocked.staging.subtract(blocked.syncs))):
+        budget = moments.intersect(busy).within(began, np.maximum(began, done))
+        until = np.minimum(begin + budget, gaps.end)
+        found[cause] = union(begin[applies], until[applies])
+        begin = np.maximum(begin, until)
     return found
