@@ -8,6 +8,7 @@ or device; streams are united, so that two kernels at once count once.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from statistics import median
 
 from profiler.analysis.site import Site
 
@@ -26,6 +27,13 @@ FAMILIES = (
     "collective",
     "other",
 )
+
+
+STEPS_TO_COMPARE = 3  # of fewer none is unlike the others
+ODD_SHARE = 0.10  # of the median step that an odd one loses beyond the others, at the least
+ODD_TIMES = 3.0  # and as many times as much as they do
+ODD_AMONG = 8  # steps in which one may be odd: what comes more often is the training's
+ODD_BUSY = 0.5  # of all busy time: a step with more holds the work of others that the host launched ahead
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +99,11 @@ class DeviceStep:
     starved_ms: float | None = None  # the same, while the device had nothing to do
     start_up_ms: float = 0.0  # the device idle in single long calls: loading code, allocating, making streams
 
+    @property
+    def lost_ms(self) -> float:
+        """In which the device did not compute: idle, or nothing but exchanging and copying."""
+        return sum(self.idle_ms.values()) + self.exposed_collectives_ms + self.exposed_copies_ms
+
 
 @dataclass(frozen=True, slots=True)
 class DeviceFacts:
@@ -131,6 +144,24 @@ class DeviceFacts:
     def copies_of_steps(self) -> dict[str, CopyFacts]:
         """Copies that stand for the steps."""
         return self.copies if self.step_copies is None else self.step_copies
+
+    @property
+    def odd_steps(self) -> tuple[DeviceStep, ...]:
+        """Steps that lost much more than the others: a pipeline that fills, a checkpoint. None where they recur."""
+        if len(self.steps) < STEPS_TO_COMPARE:
+            return ()
+        usual = median(step.lost_ms for step in self.steps)
+        least = max(usual + ODD_SHARE * median(step.wall_ms for step in self.steps), ODD_TIMES * usual)
+        odd = tuple(step for step in self.steps if step.lost_ms > least)
+        busy_ms = sum(step.busy_ms for step in self.steps)
+        recurs = len(odd) > max(1, len(self.steps) // ODD_AMONG)
+        return () if recurs or sum(step.busy_ms for step in odd) > ODD_BUSY * busy_ms else odd
+
+    @property
+    def usual_steps(self) -> tuple[DeviceStep, ...]:
+        """Steps that stand for the training."""
+        odd = {step.index for step in self.odd_steps}
+        return tuple(step for step in self.steps if step.index not in odd)
 
     @property
     def busy_share(self) -> float:

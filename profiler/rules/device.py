@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from profiler.analysis.device_facts import DeviceFacts
+from profiler.analysis.device_facts import DeviceFacts, DeviceStep
 from profiler.analysis.facts import Facts, LineTime
 from profiler.analysis.site import Site
 from profiler.rules.base import Outcome, Rule
@@ -52,6 +52,11 @@ class PerStep:
         return min(saves_ms, self.busy_ms) if self.behind else min(saves_ms, self.waited_ms)
 
 
+def judged_steps(facts: Facts, device: DeviceFacts) -> tuple[DeviceStep, ...]:
+    """The recorded steps by which a training is judged: of a trace, those that are like each other."""
+    return device.steps if facts.trace is None else device.usual_steps
+
+
 def per_step(facts: Facts) -> PerStep | str:
     """The device's figures for one step, or why there are none.
 
@@ -63,11 +68,12 @@ def per_step(facts: Facts) -> PerStep | str:
         return NOT_READ
     if not device.steps:
         return NO_STEPS
-    whole, steps = step_ms(facts), len(device.steps)
+    judged, steps = judged_steps(facts, device), len(device.steps)
+    whole = step_ms(facts) if len(judged) == steps else sum(step.wall_ms for step in judged) / len(judged)
     if whole <= 0:
         return "no step of the run was measured"
-    busy_ms = min(whole, sum(step.busy_ms for step in device.steps) / steps)
-    idle_ms = _idle(device, whole - busy_ms)
+    busy_ms = min(whole, sum(step.busy_ms for step in judged) / len(judged))
+    idle_ms = _idle(device, judged, whole - busy_ms)
     delay_ms = (device.launch_delay_us or 0.0) / 1000
     hardly_idle = idle_ms is not None and sum(idle_ms.values()) < NO_IDLE_SHARE * whole
     return PerStep(
@@ -76,24 +82,24 @@ def per_step(facts: Facts) -> PerStep | str:
         busy_ms=busy_ms,
         kernels_ms=sum(family.ms for family in device.families) / steps,
         idle_ms=idle_ms,
-        waited_ms=_waits(device, "waited_ms", max(0.0, device.sync_ms - device.sync_starved_ms)),
-        starved_ms=_waits(device, "starved_ms", device.sync_starved_ms),
-        copies_alone_ms=sum(step.exposed_copies_ms for step in device.steps) / steps,
+        waited_ms=_waits(judged, "waited_ms", max(0.0, device.sync_ms - device.sync_starved_ms) / steps),
+        starved_ms=_waits(judged, "starved_ms", device.sync_starved_ms / steps),
+        copies_alone_ms=sum(step.exposed_copies_ms for step in judged) / len(judged),
         behind=delay_ms >= BEHIND_SHARE * whole or hardly_idle,
     )
 
 
-def _waits(device: DeviceFacts, name: str, total_ms: float) -> float:
+def _waits(steps: tuple[DeviceStep, ...], name: str, otherwise_ms: float) -> float:
     """Mean over the steps, or what of the whole recording falls to one of them, where it is not known by step."""
-    known = [getattr(step, name) for step in device.steps]
-    return (total_ms if None in known else sum(map(float, known))) / len(known)
+    known = [getattr(step, name) for step in steps]
+    return otherwise_ms if None in known else sum(map(float, known)) / len(known)
 
 
-def _idle(device: DeviceFacts, left_ms: float) -> dict[str, float] | None:
+def _idle(device: DeviceFacts, steps: tuple[DeviceStep, ...], left_ms: float) -> dict[str, float] | None:
     if device.idle_ms is None or device.thinned:
         return None
     causes: dict[str, float] = {}
-    for step in device.steps:
+    for step in steps:
         for cause, ms in step.idle_ms.items():
             causes[cause] = causes.get(cause, 0.0) + ms
     causes = causes or dict(device.idle_ms)

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from profiler.analysis.device_facts import DeviceFacts
+from profiler.analysis.device_facts import DeviceFacts, DeviceStep
 from profiler.analysis.facts import Facts
 from profiler.rules.base import Bottleneck
-from profiler.rules.device import NOT_READ, PerStep, per_step
-from profiler.rules.evidence import missing
+from profiler.rules.device import NOT_READ, PerStep, judged_steps, per_step
+from profiler.rules.evidence import missing, step_ms
 from profiler.rules.phrases import ms, percent
 
 WORTH_NAMING = 0.10  # share of the step that a part must take to be the bottleneck
@@ -50,7 +50,14 @@ def parts(facts: Facts) -> tuple[Part, ...] | str:
         return too_little
     if device.thinned or step.idle_ms is None:
         return _thinned(facts, device, step)
-    found = [_communication(device, step), _host(step), _waits(step), _copies(device, step), _data(facts, step)]
+    judged = judged_steps(facts, device)
+    found = [
+        _communication(device, judged, step),
+        _host(step),
+        _waits(step),
+        _copies(device, judged, step),
+        _data(facts, step),
+    ]
     return tuple(sorted(found, key=lambda part: -part.share))
 
 
@@ -63,6 +70,12 @@ def busy_share(facts: Facts) -> float:
     """Share of the step in which the device worked; 0 where that is not known."""
     step = per_step(facts)
     return 0.0 if isinstance(step, str) or step.step_ms <= 0 else step.busy_ms / step.step_ms
+
+
+def judged_ms(facts: Facts) -> float:
+    """Mean of the steps by which the training is judged."""
+    step = per_step(facts)
+    return step_ms(facts) if isinstance(step, str) else step.step_ms
 
 
 def _too_little(facts: Facts, device: DeviceFacts) -> str | None:
@@ -80,9 +93,9 @@ def _too_little(facts: Facts, device: DeviceFacts) -> str | None:
     return None
 
 
-def _per_step(device: DeviceFacts, name: str) -> float:
-    """Mean over the recorded steps."""
-    return sum(float(getattr(step, name)) for step in device.steps) / len(device.steps)
+def _per_step(steps: tuple[DeviceStep, ...], name: str) -> float:
+    """Mean over the steps."""
+    return sum(float(getattr(step, name)) for step in steps) / len(steps)
 
 
 def _part(word: Bottleneck, lost_ms: float, step: PerStep, sentence: str, least: float = WORTH_NAMING) -> Part:
@@ -94,8 +107,8 @@ def _idle(step: PerStep, lost_ms: float) -> str:
     return f"the device stands idle for {ms(lost_ms)} ({share}) of each {ms(step.step_ms)} step"
 
 
-def _communication(device: DeviceFacts, step: PerStep) -> Part:
-    exposed = min(_per_step(device, "exposed_collectives_ms"), step.step_ms)
+def _communication(device: DeviceFacts, judged: tuple[DeviceStep, ...], step: PerStep) -> Part:
+    exposed = min(_per_step(judged, "exposed_collectives_ms"), step.step_ms)
     hosts = step.idle_by("communication")
     lost = exposed + hosts
     if hosts > exposed:
@@ -123,8 +136,8 @@ def _waits(step: PerStep) -> Part:
     return _part(Bottleneck.SYNCHRONIZATION, lost, step, sentence)
 
 
-def _copies(device: DeviceFacts, step: PerStep) -> Part:
-    exposed = _per_step(device, "exposed_copies_ms")
+def _copies(device: DeviceFacts, judged: tuple[DeviceStep, ...], step: PerStep) -> Part:
+    exposed = _per_step(judged, "exposed_copies_ms")
     lost = exposed + step.idle_by("copy")
     sentence = (
         f"for {ms(lost)} ({percent(lost / step.step_ms)}) of each {ms(step.step_ms)} step the device computes nothing "
@@ -188,7 +201,7 @@ _LATE_BY = {
 
 def _thinned(facts: Facts, device: DeviceFacts, step: PerStep) -> tuple[Part, ...] | str:
     """Idle time means nothing, and what hid a collective may be gone: only much of it tells."""
-    part = _communication(device, step)
+    part = _communication(device, judged_steps(facts, device), step)
     lost = facts.trace is not None and bool(facts.trace.lost)
     if lost or part.share < EXPOSED_WHEN_THINNED:  # of a damaged file even kernels are gone
         return f"{missing(facts)}, so that idle time means nothing"

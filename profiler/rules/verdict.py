@@ -166,7 +166,7 @@ def _by_device(facts: Facts, findings: Sequence[Finding], serious: Sequence[Find
         severity = Severity.INFO if facts.device is None or facts.device.thinned else severity_of(part.share)
         return Verdict(part.word, named.rule if named else None, severity, f"{WORDS[part.word]}: {part.sentence}.")
     busy = device_verdict.busy_share(facts)
-    step = f"each {ms(step_ms(facts))} step"
+    step = f"each {ms(device_verdict.judged_ms(facts))} step"
     if busy < HEALTHY_SHARE:
         return _of(None, f"The device works for {percent(busy)} of {step}, and why it stands idle can't be told.")
     of_its_own = [f for f in serious if f.bottleneck not in _LOST_BY_DEVICE]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from device_builder import device, on_device
 from recorded_traces import trace_facts, trace_path
-from trace_builder import COLLECTIVES, COPIES, TraceBuilder, training, usual_host
+from trace_builder import BEGAN_US, COLLECTIVES, COPIES, TraceBuilder, training, usual_host
 
 from profiler.analysis.facts import Facts, TraceFacts
 from profiler.analysis.trace.facts import facts_of
@@ -278,6 +278,46 @@ def test_without_device_events_the_stages_judge(tmp_path: Path) -> None:
     found = facts(builder, tmp_path)
     assert found.device is None and "device" in found.not_measured
     assert judge(found).verdict.bottleneck in (Word.DATA_LOADING, Word.DATA_PREPROCESSING)
+
+
+def late(builder: TraceBuilder, start: float) -> None:
+    """The device idle for half of the step, because the loop waits for its batch."""
+    usual_host(builder, start, data_ms=50)
+    launched_ahead(builder, start + 50, 47)
+
+
+@pytest.mark.parametrize("number", [0, 3])
+def test_a_loss_that_lies_in_one_step_is_none_of_each_step(number: int, tmp_path: Path) -> None:
+    """A pipeline that fills, or one checkpoint."""
+
+    def step(builder: TraceBuilder, start: float) -> None:
+        (late if start == number * 100 else busy_step)(builder, start)
+
+    found = facts(training(step, steps=6), tmp_path)
+    assert judge(found).verdict.bottleneck is Word.COMPUTE
+    assert any(f"step {number} is like no other" in notice for notice in found.notices)
+
+
+def test_an_outlier_does_not_make_the_step_longer_of_which_the_verdict_speaks(tmp_path: Path) -> None:
+    builder = training(busy_step, steps=8)
+    for event in builder.events:  # after the fourth step 400 ms of nothing, as in a checkpoint
+        if event["name"] == "ProfilerStep#8":
+            event["dur"] += 400_000
+        elif event["ts"] - BEGAN_US >= 400_000:
+            event["ts"] += 400_000
+    found = verdict(builder, tmp_path)
+    assert found.bottleneck is Word.COMPUTE and "of each 100 ms step" in found.summary
+
+
+def test_a_loss_that_recurs_is_the_trainings(tmp_path: Path) -> None:
+    """Four workers deliver together: every fourth batch is waited for."""
+
+    def step(builder: TraceBuilder, start: float) -> None:
+        (late if start % 400 == 0 else busy_step)(builder, start)
+
+    found = facts(training(step, steps=8), tmp_path)
+    assert judge(found).verdict.bottleneck is Word.DATA_LOADING
+    assert not any("like no other" in notice for notice in found.notices)
 
 
 DEVICE_WORK = ("kernel", "gpu_memcpy", "gpu_memset")

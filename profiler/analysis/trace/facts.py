@@ -19,7 +19,7 @@ from profiler.analysis import timeline as drawing
 from profiler.analysis.block import Moments, Said
 from profiler.analysis.device.device import Seen, device_facts
 from profiler.analysis.device.launches import launches_of
-from profiler.analysis.device_facts import DeviceFacts
+from profiler.analysis.device_facts import DeviceFacts, DeviceStep
 from profiler.analysis.facts import Facts, Machine, MemoryFacts, Overhead, RunFacts, StageFacts, StepFacts, TraceFacts
 from profiler.analysis.fold import fold_thread
 from profiler.analysis.folded import Folded
@@ -294,4 +294,15 @@ def _notices(process: Process, device: DeviceFacts | None, steps: StepFacts | No
             f"the host left the recorded steps, of {steps.mean_ms:.3g} ms each, well before the device was done with "
             f"them: it takes {device.pace_ms:.3g} ms for one, which is what verdict and findings count by"
         )
+    if device is not None:
+        found += [_odd(device, step) for step in device.odd_steps]
     return tuple(found)
+
+
+def _odd(device: DeviceFacts, odd: DeviceStep) -> str:
+    usual = device.usual_steps
+    others = sum(step.lost_ms for step in usual) / len(usual)
+    return (
+        f"step {odd.index} is like no other and is left out of the verdict: for {odd.lost_ms:,.0f} ms of its "
+        f"{odd.wall_ms:,.0f} ms the device computed nothing, for {others:,.1f} ms in each of the others"
+    )

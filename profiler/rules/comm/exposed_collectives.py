@@ -5,7 +5,7 @@ from __future__ import annotations
 from profiler.analysis.device_facts import CollectiveFacts, DeviceFacts
 from profiler.analysis.facts import Facts
 from profiler.rules.base import Bottleneck, Fix, Gain, Outcome, Threshold
-from profiler.rules.device import DeviceRule, PerStep
+from profiler.rules.device import DeviceRule, PerStep, judged_steps
 from profiler.rules.evidence import worth
 from profiler.rules.phrases import ms, percent
 
@@ -86,12 +86,13 @@ class ExposedCollectives(DeviceRule):
         """Judge the exchange that nothing hides."""
         if facts.ranks is not None and not facts.machine.asynchronous:
             return None
-        exposed = sum(it.exposed_collectives_ms for it in device.steps) / len(device.steps)
+        judged = judged_steps(facts, device)
+        exposed = sum(it.exposed_collectives_ms for it in judged) / len(judged)
         if exposed < self.threshold.value * step.step_ms or not worth(facts, exposed):
             return None
         if device.thinned:
             return self.abstain("kernels may be missing from the recording, and what hid the exchange with them")
-        computing = sum(it.computing_ms for it in device.steps) / len(device.steps)
+        computing = sum(it.computing_ms for it in judged) / len(judged)
         hides = min(exposed, computing)
         gain = Gain.of(step.step_ms, REACHED * hides, hides)
         most = device.collectives[0] if device.collectives else None
