@@ -22,7 +22,7 @@ WORTH_NAMING = 0.10  # share of the step that a part must take to be the bottlen
 HOST_WORTH_NAMING = 0.20  # recording slows the host: of less than this, that alone may be the cause …
 MOSTLY_BUSY = 0.75  # … on a device that works for at least so much of the step
 EXPOSED_WHEN_THINNED = 0.20  # what hid a collective may have been taken out, so that less tells nothing
-START_UP_SHARE = 0.10  # of a single step in loading code and allocating, from which it is no step like others
+START_UP_SHARE = 0.10  # of a single step in loading code and allocating, from which that is worth saying
 OPERATORS_SHARE = 0.25  # of the wait for data in tensor operators, from which preprocessing is what takes it
 
 
@@ -79,17 +79,18 @@ def judged_ms(facts: Facts) -> float:
 
 
 def _too_little(facts: Facts, device: DeviceFacts) -> str | None:
-    """Steps in which nothing ran are none, and a single one may be like no other."""
+    """Steps in which nothing ran are none, and a single one tells nothing of others."""
     if facts.trace is None:
         return None
     real = [step for step in device.steps if step.busy_ms > 0]
     if not real:
         return "the device did nothing within the steps"
-    if len(real) == 1 and real[0].start_up_ms > START_UP_SHARE * real[0].wall_ms:
-        return (
-            f"the device worked in one step alone, of which {ms(real[0].start_up_ms)} of {ms(real[0].wall_ms)} "
-            "went into loading code and allocating"
-        )
+    if len(real) == 1:
+        alone = "the device worked in one step alone, which may be like no other"
+        start_up = real[0].start_up_ms
+        if start_up <= START_UP_SHARE * real[0].wall_ms:
+            return alone
+        return f"{alone}: {ms(start_up)} of its {ms(real[0].wall_ms)} went into loading code and allocating"
     return None
 
 
@@ -139,11 +140,15 @@ def _waits(step: PerStep) -> Part:
 def _copies(device: DeviceFacts, judged: tuple[DeviceStep, ...], step: PerStep) -> Part:
     exposed = _per_step(judged, "exposed_copies_ms")
     lost = exposed + step.idle_by("copy")
+    took = {way: sum(it.ms for kind, it in device.copies_of_steps.items() if kind[:3] == way) for way in ("h2d", "d2h")}
+    back, between = took["d2h"] > took["h2d"], "is copied between host and device"
+    if not min(took.values()):
+        between = "is copied back to the host" if back else "is copied to the device"
     sentence = (
         f"for {ms(lost)} ({percent(lost / step.step_ms)}) of each {ms(step.step_ms)} step the device computes nothing "
-        "while data is copied between host and device"
+        f"while data {between}"
     )
-    return _part(Bottleneck.HOST_TO_DEVICE, lost, step, sentence)
+    return _part(Bottleneck.OTHER if back else Bottleneck.HOST_TO_DEVICE, lost, step, sentence)
 
 
 def _data(facts: Facts, step: PerStep) -> Part:

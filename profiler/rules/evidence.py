@@ -10,6 +10,7 @@ WORTH_SHARE = 0.05  # of the step: less than this is no finding
 HOST_AHEAD = 0.8  # of the device's time in forward and backward: a host that takes less queues work ahead
 WORTH_MS = 0.05  # our own cost on a short step is of this order
 
+DEVICE_STEPS_TO_JUDGE = 2  # of a trace with device events: a single step may be like no other
 TRACE_STEPS_TO_JUDGE = 3  # of a trace without device events: its host's times vary from step to step
 
 BESIDE_DEVICE = (
@@ -49,12 +50,12 @@ def host_times(facts: Facts) -> bool:
 def steps_to_judge(facts: Facts) -> int:
     """Measured steps below which nothing is called a warning.
 
-    The device's own times vary so little from step to step that one of them tells; host times need many. Of a trace
+    The device's own times vary so little from step to step that two which agree tell; host times need many. Of a trace
     there are only as many steps as were recorded.
     """
     if facts.trace is None:
         return STEPS_TO_JUDGE
-    return 1 if facts.device is not None else TRACE_STEPS_TO_JUDGE
+    return DEVICE_STEPS_TO_JUDGE if facts.device is not None else TRACE_STEPS_TO_JUDGE
 
 
 def steps_to_look(facts: Facts) -> int:

@@ -160,11 +160,16 @@ def _by_device(facts: Facts, findings: Sequence[Finding], serious: Sequence[Find
     if _judged_by_whole_run(facts, serious, part.share if part else 0.0):
         return _of(serious[0])
     if part is not None:
-        named = next((f for f in findings if f.bottleneck is part.word), None)
+        named = next((f for f in findings if f.bottleneck is part.word is not Bottleneck.OTHER), None)
         if named is None and part.word.value.startswith("data-"):
             named = next((f for f in findings if f.rule.startswith("data/")), None)
         severity = Severity.INFO if facts.device is None or facts.device.thinned else severity_of(part.share)
-        return Verdict(part.word, named.rule if named else None, severity, f"{WORDS[part.word]}: {part.sentence}.")
+        return Verdict(
+            part.word,
+            named.rule if named else None,
+            severity,
+            f"{_WORDS_OF_PARTS.get(part.word, WORDS[part.word])}: {part.sentence}.",
+        )
     busy = device_verdict.busy_share(facts)
     step = f"each {ms(device_verdict.judged_ms(facts))} step"
     if busy < HEALTHY_SHARE:
@@ -186,10 +191,12 @@ def _judged_by_whole_run(facts: Facts, serious: Sequence[Finding], lost_share: f
     return serious[0].recoverable_ms > lost_share * step_ms(facts)
 
 
+_WORDS_OF_PARTS = {Bottleneck.OTHER: "Copies back to the host"}
 _TO = {
     Bottleneck.DATA_LOADING: "the wait for batches",
     Bottleneck.DATA_PREPROCESSING: "the wait for batches",
     Bottleneck.HOST_TO_DEVICE: "copies between host and device",
+    Bottleneck.OTHER: "copies back to the host",
     Bottleneck.HOST_OVERHEAD: "late launches",
     Bottleneck.SYNCHRONIZATION: "waits of the host for the device",
     Bottleneck.COMMUNICATION: "exposed communication",

@@ -245,6 +245,19 @@ def test_copies_that_nothing_hides_are_host_to_device(tmp_path: Path) -> None:
     assert verdict(training(step), tmp_path).bottleneck is Word.HOST_TO_DEVICE
 
 
+def test_copies_back_to_the_host_are_not_called_copies_to_the_device(tmp_path: Path) -> None:
+    def step(builder: TraceBuilder, start: float) -> None:
+        usual_host(builder, start)
+        builder.copy(start + 2, 40, called=start + 1.5, call_ms=0.1, name="Memcpy DtoH (Device -> Pinned)")
+        for number in range(10):
+            builder.kernel(start + 42.2 + number * 5.7, 5.69, launched=start + 2 + number * 0.01)
+
+    made = judge(facts(training(step), tmp_path))
+    assert made.verdict.bottleneck is Word.OTHER
+    assert made.verdict.summary.startswith("Copies back to the host: for 40 ms")
+    assert not any(finding.bottleneck is Word.HOST_TO_DEVICE for finding in made.findings)
+
+
 def test_a_graph_of_kernels_is_launched_once(tmp_path: Path) -> None:
     """All kernels of a CUDA graph carry the number of its launch; the gaps between them are not the host's."""
 
@@ -269,8 +282,17 @@ def test_a_single_step_of_loading_code_is_too_little_to_judge(tmp_path: Path) ->
     assert verdict(training(step, steps=1), tmp_path).bottleneck is Word.NONE
 
 
-def test_a_single_whole_step_can_be_judged(tmp_path: Path) -> None:
-    assert verdict(training(busy_step, steps=1), tmp_path).bottleneck is Word.COMPUTE
+def test_a_single_step_is_too_little_to_judge_however_whole_it_is(tmp_path: Path) -> None:
+    found = verdict(training(busy_step, steps=1), tmp_path)
+    assert found.bottleneck is Word.NONE and "1 step was measured" in found.summary
+    assert verdict(training(busy_step, steps=2), tmp_path).bottleneck is Word.COMPUTE
+
+
+def test_a_second_step_in_which_nothing_ran_makes_no_two(tmp_path: Path) -> None:
+    builder = training(busy_step, steps=1)
+    builder.mark("ProfilerStep#6", 100, 0.05)
+    found = verdict(builder, tmp_path)
+    assert found.bottleneck is Word.NONE and "one step alone" in found.summary
 
 
 def test_without_device_events_the_stages_judge(tmp_path: Path) -> None:
