@@ -152,6 +152,29 @@ def test_processes_of_one_file_are_not_mixed(tmp_path: Path) -> None:
     assert any("1 further process" in notice and str(PID) in notice for notice in found.notices)
 
 
+@pytest.mark.parametrize("later_ms", [0.0, 3.0])
+def test_ranks_of_one_file_that_number_their_calls_alike_are_not_mixed(tmp_path: Path, later_ms: float) -> None:
+    ranks = [TraceBuilder(pid=pid) for pid in (PID, 9000)]
+    for device, rank in enumerate(ranks):
+        for number in range(4):
+            start = number * 100 + device * later_ms
+            rank.mark(f"ProfilerStep#{number}", start, 99)
+            usual_host(rank, start)
+            for part in range(10):
+                called = start + 5 + part * 6
+                rank.work(f"gemm_{device}", called + 0.1, 5, rank.call("cudaLaunchKernel", called, 0.01), device=device)
+    ranks[0].events += ranks[1].events
+    found = facts(ranks[0], tmp_path)
+    assert found.device is not None
+    assert found.device.kernel_count == 40
+    assert len({kernel.name for kernel in found.device.kernels}) == 1
+    assert found.device.launch_delay_us == pytest.approx(90)
+    assert not any("devices worked" in notice for notice in found.notices)
+    if later_ms:
+        pid = "9000" if found.device.kernels[0].name == "gemm_1" else str(PID)
+        assert any(f"process {pid}" in notice for notice in found.notices)
+
+
 def test_several_devices_of_one_process_are_united_and_said_to_be(tmp_path: Path) -> None:
     def step(builder: TraceBuilder, start: float) -> None:
         usual_host(builder, start)

@@ -38,7 +38,7 @@ class Launches:
 
 def launches_of(device: DeviceEvents, calls: Calls, operators: Operators) -> Launches:
     """Link the events."""
-    call = _matching(device.correlation, calls.correlation, calls.start)
+    call = matching(device.correlation, calls.correlation, calls.start)
     call[(call >= 0) & (device.start < _at(calls.start, call) - EARLY_NS)] = -1
     linked = call >= 0
     start = np.where(linked, _at(calls.start, call), -1)
@@ -46,7 +46,7 @@ def launches_of(device: DeviceEvents, calls: Calls, operators: Operators) -> Lau
     track = np.where(linked, _at(calls.track, call), -1).astype(np.int32)
     alone = ~linked & ((device.correlation < 0) | (len(calls) == 0)) & (device.external > 0)
     if bool(alone.any()):
-        found = _matching(np.where(alone, device.external, -1), operators.external, operators.start)
+        found = matching(np.where(alone, device.external, -1), operators.external, operators.start)
         found[(found >= 0) & (device.start < _at(operators.start, found) - EARLY_NS)] = -1
         by_name = found >= 0
         start = np.where(by_name, _at(operators.start, found), start)
@@ -55,7 +55,7 @@ def launches_of(device: DeviceEvents, calls: Calls, operators: Operators) -> Lau
     return Launches(call, start, end, track)
 
 
-def _matching(wanted: Ints, given: Ints, start: Ints) -> Ints:
+def matching(wanted: Ints, given: Ints, start: Ints) -> Ints:
     """For each number the first event that carries it; -1 where none does, and for numbers below 0."""
     order = np.lexsort((start, given))
     ranked = given[order]

@@ -13,6 +13,7 @@ import numpy as np
 
 from profiler.analysis.intervals import Bools, Ints
 from profiler.analysis.trace import words
+from profiler.analysis.trace.owners import work_of
 from profiler.record.trace.recording import Calls, DeviceEvents, HostEvents, Numbers, Operators, Recording
 
 
@@ -53,7 +54,7 @@ def training_process(recording: Recording) -> Process:
     chosen = ranked[-1]
     hosts = np.flatnonzero(weight[:, 3])
     if len(hosts) > 1:
-        recording = _only(recording, process, chosen, hosts)
+        recording = _only(recording, process, chosen)
         marks = _kinds(recording.operators, names)
     return Process(recording, list(numbers)[chosen], _thread(recording.operators, marks), len(hosts) - 1)
 
@@ -87,12 +88,12 @@ def _thread(operators: Operators, marks: tuple[Bools, Bools, Bools]) -> int:
     return -1
 
 
-def _only(recording: Recording, process: Ints, chosen: int, hosts: Ints) -> Recording:
+def _only(recording: Recording, process: Ints, chosen: int) -> Recording:
     """The events of one process, and those of the devices that it called most."""
     operators, calls, device = recording.operators, recording.calls, recording.device
     mine = process[operators.track] == chosen
     called = process[calls.track] == chosen
-    own = _own_work(device, calls, called, process[device.track] if len(device) else np.empty(0, np.int64), hosts)
+    own = work_of(chosen, device, process[device.track], calls, process[calls.track])
     columns = {name: getattr(device, name)[own] for name in DeviceEvents.__dataclass_fields__}
     return replace(
         recording,
@@ -105,14 +106,3 @@ def _only(recording: Recording, process: Ints, chosen: int, hosts: Ints) -> Reco
 def _host(events: HostEvents, chosen: Bools) -> tuple[Ints, Ints, Numbers, Numbers]:
     some = events.where(chosen)
     return some.start, some.end, some.name, some.track
-
-
-def _own_work(device: DeviceEvents, calls: Calls, called: Bools, row: Ints, hosts: Ints) -> Bools:
-    """Device events of the rows whose launches are mostly this process's; a row is drawn as a process, too."""
-    asked = np.isin(device.correlation, calls.correlation[called]) & (device.correlation >= 0)
-    elsewhere = np.isin(device.correlation, calls.correlation[~called]) & (device.correlation >= 0)
-    rows = int(row.max()) + 1 if len(row) else 0
-    mine = np.bincount(row[asked], minlength=rows)
-    theirs = np.bincount(row[elsewhere], minlength=rows)
-    found: Bools = (mine >= theirs)[row] & (mine > 0)[row]
-    return found
