@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-NOT_SCENARIOS = {"labels", "store", "hand_timed"}
+NOT_SCENARIOS = {"attempts", "labels", "store", "hand_timed"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+from attempts import judge
 from labels import Label, scenarios
 
 from profiler.rules.catalogue import rule_types
-
-pytestmark = pytest.mark.flaky(reruns=2)  # another program on the machine can upset what lasts for seconds
 
 LABELS = scenarios()
 PLANTED = [label for label in LABELS if not label.healthy]
@@ -78,35 +78,46 @@ def test_a_rule_that_rests_on_a_training_has_one_here() -> None:
     assert {rule.id for rule in rule_types() if rule.evidence == "training"} == proven
 
 
+def runs(label: Label, *arguments: str) -> Callable[[Path], dict[str, Any]]:
+    """How that script is run, for `judge`."""
+    return lambda folder: attach(label, folder, *arguments)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("label", PLANTED, ids=lambda label: label.name)
 def test_what_is_planted_is_the_verdict(label: Label, tmp_path: Path) -> None:
-    summary = attach(label, tmp_path)
-    assert summary["verdict"]["bottleneck"] in label.verdicts, told(summary)
-    said = names(summary) if label.note else serious(summary)
-    assert any(rule.startswith(label.rule) for rule in said), told(summary)
-    assert set(label.also) <= set(names(summary)), told(summary)
-    if label.exact and label.line:
-        finding = next(f for f in summary["findings"] if f["rule"] == label.rule)
-        assert (finding["fix"]["file"], finding["fix"]["line"]) == (str(label.path), label.line), told(summary)
-    if label.span:
-        name, share = label.span
-        span = next(span for span in summary["spans"] if span["name"] == name)
-        assert span["share_of_run"] >= share, told(summary)
+    def check(summary: dict[str, Any]) -> None:
+        assert summary["verdict"]["bottleneck"] in label.verdicts, told(summary)
+        said = names(summary) if label.note else serious(summary)
+        assert any(rule.startswith(label.rule) for rule in said), told(summary)
+        assert set(label.also) <= set(names(summary)), told(summary)
+        if label.exact and label.line:
+            finding = next(f for f in summary["findings"] if f["rule"] == label.rule)
+            assert (finding["fix"]["file"], finding["fix"]["line"]) == (str(label.path), label.line), told(summary)
+        if label.span:
+            name, share = label.span
+            span = next(span for span in summary["spans"] if span["name"] == name)
+            assert span["share_of_run"] >= share, told(summary)
+
+    judge(runs(label), check, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("label", PLANTED, ids=lambda label: label.name)
 def test_the_cured_twin_is_silent(label: Label, tmp_path: Path) -> None:
-    summary = attach(label, tmp_path, "--cured")
-    assert summary["verdict"]["bottleneck"] in label.twin, told(summary)
-    assert serious(summary) == [], told(summary)
-    assert not set(label.rules) & set(names(summary)), told(summary)
+    def check(summary: dict[str, Any]) -> None:
+        assert summary["verdict"]["bottleneck"] in label.twin, told(summary)
+        assert serious(summary) == [], told(summary)
+        assert not set(label.rules) & set(names(summary)), told(summary)
+
+    judge(runs(label, "--cured"), check, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("label", HEALTHY, ids=lambda label: label.name)
 def test_nothing_is_said_of_a_healthy_training(label: Label, tmp_path: Path) -> None:
-    summary = attach(label, tmp_path)
-    assert summary["verdict"]["bottleneck"] in label.verdicts, told(summary)
-    assert serious(summary) == [], told(summary)
+    def check(summary: dict[str, Any]) -> None:
+        assert summary["verdict"]["bottleneck"] in label.verdicts, told(summary)
+        assert serious(summary) == [], told(summary)
+
+    judge(runs(label), check, tmp_path)

@@ -1,0 +1,54 @@
+"""A training that is judged by its times needs a machine to itself: try again, and say so where there was none.
+
+An attempt in which other processes had more than a tenth of a core proves nothing when it fails. A failure on a quiet
+machine is a failure: three in a row are told.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ATTEMPTS = 3
+BUSY_CORES = 0.1
+
+
+def _machine_s() -> float:
+    """CPU time that all processes, and the hosts of this machine, have taken so far."""
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    user, nice, system, _idle, _wait, irq, softirq, steal = map(int, fields)
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def _ours_s() -> float:
+    """CPU time of this process and of the children that it has waited for."""
+    usages = (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def judge(run: Callable[[Path], dict[str, Any]], check: Callable[[dict[str, Any]], None], folder: Path) -> None:
+    """`check(run(folder))` until it holds, at most three times; each run has a folder of its own."""
+    quiet_failures = 0
+    others = 0.0
+    for attempt in range(ATTEMPTS):
+        here = folder / str(attempt)
+        here.mkdir()
+        began, machine, ours = time.monotonic(), _machine_s(), _ours_s()
+        summary = run(here)
+        others = (_machine_s() - machine - (_ours_s() - ours)) / (time.monotonic() - began)
+        try:
+            check(summary)
+        except AssertionError:
+            quiet_failures += others <= BUSY_CORES
+            if attempt + 1 < ATTEMPTS:
+                continue
+            if quiet_failures:
+                raise
+            pytest.skip(f"the machine is too busy to judge: other processes had {others:.1f} cores")
+        return
