@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from trace_builder import BEGAN_US, PID, THREAD, TraceBuilder, training, usual_host
 
 from profiler.errors import ProfError
+from profiler.record.trace import read
 from profiler.record.trace.read import label_of, read_trace
 from profiler.record.trace.recording import Recording, Work
 from profiler.record.trace.split import MOST_PENDING_BYTES
@@ -375,3 +376,17 @@ def test_memory_of_the_device_is_read(tmp_path: Path) -> None:
 )
 def test_a_trace_is_called_by_its_name_without_endings(name: str, label: str) -> None:
     assert label_of(Path(name)) == label
+
+
+@pytest.mark.parametrize(
+    "filler",
+    ['{"ph":"X"}', '{"ph":"X","ts":1,"dur":"x"}', '{"ph":"X","ts":9e17,"dur":1}', '{"ph":"f","id":1,"ts":1}'],
+)
+def test_a_long_file_ends_whatever_fills_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, filler: str) -> None:
+    monkeypatch.setattr(read, "MOST_EVENTS", 1000)
+    monkeypatch.setattr(read, "MOST_OF_ANY_KIND", 4000)
+    text = f'{{"traceEvents": [{json.dumps(kernel())},' + ",".join([filler] * 50_000) + "]}"
+    found = read_text(tmp_path, text, block_bytes=4096)
+    assert len(found.device) == 1
+    assert any("very long: only its first" in notice for notice in found.notices)
+    assert found.unpacked_bytes < len(text) / 2

@@ -19,7 +19,8 @@ from profiler.record.trace.recording import Recording
 from profiler.record.trace.split import Document, split
 from profiler.record.trace.stream import BLOCK_BYTES, Source
 
-MOST_EVENTS = 20_000_000  # kept; a file of 6 GB holds about so many
+MOST_EVENTS = 20_000_000  # with a length, whether it can be read or not; a file of 6 GB holds about so many
+MOST_OF_ANY_KIND = 4 * MOST_EVENTS  # arrows and counters beside them: a launch has two
 MOST_LOST = 0.05  # of the events unread, beyond which what the device seems not to have done tells nothing
 _ENDINGS = re.compile(r"(\.pt)?(\.trace)?\.json(\.gz)?$|\.gz$", re.IGNORECASE)
 
@@ -36,9 +37,12 @@ def read_trace(path: Path, block_bytes: int = BLOCK_BYTES) -> Recording:
     collector = Collector()
     notices: list[str] = []
     lost = ""
+    seen = 0
     for events in split(source, document, str(path)):
         collector.add(events)
-        if collector.kept >= MOST_EVENTS:
+        seen += len(events)
+        of_some_length = collector.kept + collector.damaged + collector.far + document.damaged
+        if of_some_length >= MOST_EVENTS or seen >= MOST_OF_ANY_KIND:
             notices.append(f"the trace is very long: only its first {collector.kept:,} events were used")
             lost = "only the first events of the trace were used"
             break
