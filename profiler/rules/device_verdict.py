@@ -16,6 +16,7 @@ from profiler.analysis.facts import Facts
 from profiler.rules.base import Bottleneck
 from profiler.rules.device import NOT_READ, PerStep, judged_steps, per_step
 from profiler.rules.evidence import missing, step_ms
+from profiler.rules.late import late_in
 from profiler.rules.phrases import ms, percent
 
 WORTH_NAMING = 0.10  # share of the step that a part must take to be the bottleneck
@@ -53,7 +54,7 @@ def parts(facts: Facts) -> tuple[Part, ...] | str:
     judged = judged_steps(facts, device)
     found = [
         _communication(device, judged, step),
-        _host(step),
+        _host(facts, step),
         _waits(step),
         _copies(device, judged, step),
         _data(facts, step),
@@ -124,11 +125,24 @@ def _communication(device: DeviceFacts, judged: tuple[DeviceStep, ...], step: Pe
     return _part(Bottleneck.COMMUNICATION, lost, step, sentence)
 
 
-def _host(step: PerStep) -> Part:
+def _host(facts: Facts, step: PerStep) -> Part:
     lost = step.idle_by("host")
     sentence = f"{_idle(step, lost)} because the host launches its work too late"
+    late = late_in(facts, step)
+    if late is not None and late.stage in _WHILE:
+        sentence += f", at least {ms(late.least_ms)} of that {_WHILE[late.stage]}"
     mostly_busy = step.busy_ms >= MOSTLY_BUSY * step.step_ms
     return _part(Bottleneck.HOST_OVERHEAD, lost, step, sentence, HOST_WORTH_NAMING if mostly_busy else WORTH_NAMING)
+
+
+_WHILE = {
+    "data_wait": "while the loop waits for its batch",
+    "host_to_device": "while it copies the batch",
+    "forward": "in the forward pass",
+    "backward": "in the backward pass",
+    "communication": "while it exchanges data",
+    "optimizer": "in the optimizer's update",
+}
 
 
 def _waits(step: PerStep) -> Part:

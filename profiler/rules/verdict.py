@@ -7,7 +7,7 @@ Out: `Verdict`: one word and one sentence.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from profiler.analysis.facts import Facts
 from profiler.rules import device_verdict
@@ -133,6 +133,7 @@ def _of(finding: Finding | None, otherwise: str = "", word: Bottleneck = Bottlen
     return Verdict(finding.bottleneck, finding.rule, finding.severity, sentence.rstrip(".") + ".")
 
 
+_LATE_UPDATE = "optimizer/many-launches"  # where it is found, most late launches lie in the update
 _LOST_BY_DEVICE = frozenset(  # words that say what the device waited for: its clock must bear them out
     {
         Bottleneck.DATA_LOADING,
@@ -159,6 +160,9 @@ def _by_device(facts: Facts, findings: Sequence[Finding], serious: Sequence[Find
     part = device_verdict.leading(found)
     if _judged_by_whole_run(facts, serious, part.share if part else 0.0):
         return _of(serious[0])
+    if part is not None and part.word is Bottleneck.HOST_OVERHEAD:
+        updates = any(finding.rule == _LATE_UPDATE for finding in findings)
+        part = replace(part, word=Bottleneck.OPTIMIZER) if updates else part
     if part is not None:
         named = next((f for f in findings if f.bottleneck is part.word is not Bottleneck.OTHER), None)
         if named is None and part.word.value.startswith("data-"):

@@ -160,6 +160,41 @@ def test_small_kernels_that_overlap_on_an_idle_device_are_launch_bound(tmp_path:
     assert verdict(training(step), tmp_path).bottleneck is Word.HOST_OVERHEAD
 
 
+def updating(kernel: str, count: int, stage: str = "Optimizer.step#AdamW.step") -> TraceBuilder:
+    """The host spends 80 of 100 ms in the update, and launches its small kernels there."""
+
+    def step(builder: TraceBuilder, start: float) -> None:
+        builder.op("aten::linear", start + 0.5, 5)
+        builder.backward(start + 6, 10)
+        builder.mark(stage, start + 18, 80)
+        for number in range(10):
+            builder.kernel(start + 0.6 + number * 1.7, 1.69, launched=start + 0.55 + number * 0.2)
+        for number in range(count):
+            at = start + 18.5 + number * 79 / count
+            builder.kernel(at + 0.01, 0.002, launched=at, name=kernel)
+
+    return training(step)
+
+
+def test_an_optimizer_that_launches_tensor_by_tensor_is_the_bottleneck_and_its_cure_is_foreach(tmp_path: Path) -> None:
+    made = judge(facts(updating("vectorized_elementwise_kernel", 400), tmp_path))
+    assert made.verdict.bottleneck is Word.OPTIMIZER and made.verdict.rule == "optimizer/many-launches"
+    assert "in the optimizer's update" in made.verdict.summary
+    found = next(finding for finding in made.findings if finding.rule == "optimizer/many-launches")
+    assert found.fix.code.startswith("AdamW(model.parameters(), foreach=True)") and "400 kernels" in found.title
+    assert not any(finding.rule == "host/launch-bound" for finding in made.findings)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "count"), [("multi_tensor_apply_kernel", 400), ("vectorized_elementwise_kernel", 40)]
+)
+def test_an_optimizer_that_updates_many_tensors_at_once_is_not_told_to(kernel: str, count: int, tmp_path: Path) -> None:
+    made = judge(facts(updating(kernel, count), tmp_path))
+    assert made.verdict.bottleneck is Word.HOST_OVERHEAD
+    assert "in the optimizer's update" in made.verdict.summary
+    assert not any(finding.rule == "optimizer/many-launches" for finding in made.findings)
+
+
 def test_host_time_in_the_optimizer_is_not_the_devices(tmp_path: Path) -> None:
     def step(builder: TraceBuilder, start: float) -> None:
         builder.mark("enumerate(DataLoader)#_MultiProcessingDataLoaderIter.__next__", start + 0.1, 0.5)

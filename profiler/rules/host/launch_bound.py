@@ -41,7 +41,7 @@ class LaunchBound(DeviceRule):
     }
     evidence = "trace"
     bottleneck = Bottleneck.HOST_OVERHEAD
-    explained_by = ("host/python-line",)
+    explained_by = ("host/python-line", "optimizer/many-launches")
     idle = Threshold(0.10, "share of the step in which the device waits for a launch")
 
     def judge(self, facts: Facts, device: DeviceFacts, step: PerStep) -> Outcome:
