@@ -117,7 +117,7 @@ class DeviceFacts:
     kernel_count: int
     kernel_ms: float  # union of kernels
     kernel_sum_ms: float  # sum of their durations
-    tensor_core_share: float | None  # of kernel_sum_ms
+    tensor_core_share: float | None  # of kernel_sum_ms; None: the kernels' names don't tell
     copies: dict[str, CopyFacts]
     collectives_ms: float  # union of collectives
     collectives_exposed_ms: float  # of it, while no other kernel ran

@@ -224,6 +224,27 @@ def test_kernels_are_named_with_their_stage_and_operator(tmp_path: Path) -> None
     assert found.device.tensor_core_share == pytest.approx(1.5 / 86.5)
 
 
+@pytest.mark.parametrize(
+    ("launch", "kernel", "share"),
+    [
+        ("cudaLaunchKernel", "ampere_sgemm_128x64_nn", 0.0),
+        ("cudaLaunchKernel", "triton_tem_fused_mm_0", None),
+        ("hipLaunchKernel", "Cijk_Alik_Bljk_SB_MT64x16x32_MI16x16x1_SN", 1.0),
+        ("hipLaunchKernel", "gemm_kernel", None),
+        ("urEnqueueKernelLaunch", "gemm_kernel", None),
+    ],
+)
+def test_a_share_of_tensor_cores_that_names_do_not_tell_is_not_zero(
+    launch: str, kernel: str, share: float | None, tmp_path: Path
+) -> None:
+    def step(builder: TraceBuilder, start: float) -> None:
+        usual_host(builder, start)
+        builder.work(kernel, start + 5, 50, builder.call(launch, start + 4, 0.01))
+
+    found = facts(training(step), tmp_path)
+    assert found.device is not None and found.device.tensor_core_share == share
+
+
 def test_names_of_intels_runtime(tmp_path: Path) -> None:
     def step(builder: TraceBuilder, start: float) -> None:
         usual_host(builder, start)

@@ -66,7 +66,6 @@ def device_facts(recording: Recording, launches: Launches, seen: Seen, source: s
     operator = np.full(len(device), -1, dtype=np.int64)
     operator[around >= 0] = operators.name[around[around >= 0]]
     length = (device.end - device.start)[kernel]
-    tensor = tables.on_tensor_cores(device, kernel, names)
     known = launches.known & kernel
     delays = np.maximum(device.start - launches.end, 0)[known]
     depths = queue_depth(device, launches)
@@ -83,7 +82,7 @@ def device_facts(recording: Recording, launches: Launches, seen: Seen, source: s
         kernel_count=int(np.count_nonzero(kernel)),
         kernel_ms=kernels.total / NS_PER_MS,
         kernel_sum_ms=float(length.sum()) / NS_PER_MS,
-        tensor_core_share=float(length[tensor].sum() / length.sum()) if length.sum() else None,
+        tensor_core_share=tables.tensor_core_share(recording, kernel),
         copies=_copies(device, launches, recording, np.ones(len(device), dtype=bool)),
         step_copies=None if bool(told.all()) else _copies(device, launches, recording, told),
         collectives_ms=collectives.total / NS_PER_MS,

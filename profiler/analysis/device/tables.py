@@ -23,15 +23,32 @@ from profiler.record.trace.recording import DeviceEvents, Recording
 NS_PER_MS = 1e6
 MOST_KERNELS = 60
 MOST_SYNCS = 30
+_OTHER_CALL = re.compile(r"hip[A-Z]|ze[A-Z]|ur[A-Z]|hsa_")
+_OTHER_DEVICE = re.compile(r"\b(AMD|Radeon|Instinct|Intel|Gaudi|Ascend)", re.IGNORECASE)
 _COLLECTIVE_RANGE = re.compile(r"^(nccl|rccl|ccl|xccl|hccl|gloo|mpi|ucc):")
 
 
-def on_tensor_cores(device: DeviceEvents, kernel: Bools, names: tuple[str, ...]) -> Bools:
-    """Of the kernels, those whose name says that they run on tensor cores."""
-    own = device.name[kernel]
-    chosen = [number for number in np.unique(own).tolist() if tensor_cores_of(names[number])]
-    found: Bools = np.isin(own, chosen)
-    return found
+def tensor_core_share(recording: Recording, kernel: Bools) -> float | None:
+    """Share of the kernels' time in those whose name says that they run on tensor cores.
+
+    None where no name says it and that proves nothing: of makers other than NVIDIA few names do, and some compilers'
+    never.
+    """
+    device, names = recording.device, recording.names
+    own, length = device.name[kernel], (device.end - device.start)[kernel]
+    total = int(length.sum())
+    told = {number: tensor_cores_of(names[number]) for number in np.unique(own).tolist()}
+    chosen = [number for number, tensor in told.items() if tensor]
+    if total == 0 or (not chosen and (None in told.values() or _of_another_maker(recording))):
+        return None
+    return float(length[np.isin(own, chosen)].sum()) / total
+
+
+def _of_another_maker(recording: Recording) -> bool:
+    calls = (recording.names[number] for number in np.unique(recording.calls.name).tolist())
+    return any(_OTHER_CALL.match(name) for name in calls) or any(
+        _OTHER_DEVICE.search(name) for name in recording.devices.values()
+    )
 
 
 def families(device: DeviceEvents, kernel: Bools, names: tuple[str, ...]) -> tuple[KernelFacts, ...]:
