@@ -46,6 +46,8 @@ def parts(facts: Facts) -> tuple[Part, ...] | str:
     step = per_step(facts)
     if isinstance(step, str):
         return step
+    if facts.trace is not None and facts.trace.lost:  # of a damaged file even kernels are gone
+        return f"{missing(facts)}, so that idle time means nothing"
     too_little = _too_little(facts, device)
     if too_little:
         return too_little
@@ -221,8 +223,7 @@ _LATE_BY = {
 def _thinned(facts: Facts, device: DeviceFacts, step: PerStep) -> tuple[Part, ...] | str:
     """Idle time means nothing, and what hid a collective may be gone: only much of it tells."""
     part = _communication(device, judged_steps(facts, device), step)
-    lost = facts.trace is not None and bool(facts.trace.lost)
-    if lost or part.share < EXPOSED_WHEN_THINNED:  # of a damaged file even kernels are gone
+    if part.share < EXPOSED_WHEN_THINNED:
         return f"{missing(facts)}, so that idle time means nothing"
     sentence = (
         f"for up to {ms(part.ms)} ({percent(part.share)}) of each {ms(step.step_ms)} step the device does nothing but "
