@@ -4,7 +4,8 @@
 
 Every parameter moves to the meta device as it is registered, so models of any size are built in no memory; data
 stays real. Forward passes of root modules are counted; the first backward pass or optimizer step ends the script.
-Nothing is trained, no accelerator is touched: calls for one are answered with the CPU.
+Nothing is trained, no accelerator is touched: calls for one are answered with the CPU. No file of the user's is changed
+(`only_looking`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree
 
 from profiler.planner import count
+from profiler.planner.only_looking import only_look
 
 ACCELERATORS = ("cuda", "mps", "xpu", "hpu", "npu")
 MAX_ROOTS = 16
@@ -260,6 +262,7 @@ def main() -> None:
     sys.path[0] = str(Path(script).resolve().parent)
     observer = Observer()
     install(observer)
+    only_look(Path(result).parent)
     try:
         with Redirect():
             runpy.run_path(script, run_name="__main__")
