@@ -162,7 +162,8 @@ def _trace(process: Process, host: Host, unrecorded: bool) -> TraceFacts:
     given = recording.numbering
     loaded_by = operators = None
     if len(host.data_wait):
-        loaded_by = "training thread" if all("Single" in name for name in host.iterators) else "workers"
+        if all(host.iterators):
+            loaded_by = "training thread" if all("Single" in name for name in host.iterators) else "workers"
         own = (recording.operators.track == thread) & ~recording.operators.marked
         ran = union(recording.operators.start[own], recording.operators.end[own])
         operators = ran.intersect(host.data_wait).total / max(host.data_wait.total, 1)

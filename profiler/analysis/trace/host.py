@@ -68,7 +68,12 @@ def read_host(process: Process, launches: Launches) -> Host:
     passes = _backward_passes(process, marked[0], takes, updates)
     pushes = [*_takes(takes, names), *_updates(updates, names), *_copies(process, launches)]
     pushes += [(start, end, _BACKWARD) for start, end in _pairs(passes)]
-    pushes += _forwards(passes, takes, updates, names, marked[0], on_thread)
+    forwards = _forwards(passes, takes, updates, marked[0], on_thread, names)
+    if marked[0] is not None and len(takes) == 0 and not recording.thinned:  # of a thinned one some are gone
+        takes = _users_takes(process, updates, passes, marked[0])
+        forwards = forwards.subtract(union(takes.start, takes.end))  # a batch may be taken ahead, after forward
+        pushes += _takes(takes, names)
+    pushes += [(start, end, _FORWARD) for start, end in _pairs(forwards)]
     if marked[0] is None and pushes:
         pushes += _tail(process, max(end for _, end, _ in pushes))
     clock = _clock(marked[0])
@@ -123,6 +128,19 @@ def _takes(takes: HostEvents, names: tuple[str, ...]) -> list[Push]:
         flags = Flag.WORKERS if "Multi" in iterator else 0
         pushes.append((start, end, code(0, Name.DATA_WAIT, DataWait.NEXT, number, flags)))
     return pushes
+
+
+def _users_takes(process: Process, updates: HostEvents, passes: Intervals, steps: Intervals) -> HostEvents:
+    """Takes of batches by the user's own ranges; none that holds a part of the training, or lies in one."""
+    operators, names = process.recording.operators, process.recording.names
+    own = operators.marked & (operators.track == process.thread)
+    takes = operators.where(own & named(operators, names, words.users_batch))
+    takes = takes.where(top_level(takes.start, takes.end))
+    training = passes.unite(union(updates.start, updates.end))
+    among = union(takes.start, takes.end).intersect(training).within(takes.start, takes.end) > 0
+    begins = np.sort(steps.start)
+    among |= np.searchsorted(begins, takes.end) > np.searchsorted(begins, takes.start, side="right")
+    return takes.where(~among)
 
 
 def _updates(updates: HostEvents, names: tuple[str, ...]) -> list[Push]:
@@ -191,13 +209,13 @@ def _forwards(
     passes: Intervals,
     takes: HostEvents,
     updates: HostEvents,
-    names: tuple[str, ...],
     steps: Intervals | None,
     on_thread: HostEvents,
-) -> list[Push]:
+    names: tuple[str, ...],
+) -> Intervals:
     """What comes before each backward pass, back to the last batch, update, backward pass or start of a step."""
     if len(passes) == 0:
-        return []
+        return passes
     stepping = updates.where(named(updates, names, lambda name: (words.optimizer_call(name) or ("", ""))[0] == "step"))
     edges = np.concatenate((takes.end, stepping.end, passes.end, steps.start if steps is not None else takes.end[:0]))
     if len(on_thread):
@@ -205,7 +223,7 @@ def _forwards(
     edges.sort()
     place = np.searchsorted(edges, passes.start, side="right") - 1
     begin = np.where(place >= 0, edges[np.maximum(place, 0)], passes.start)
-    return [(start, end, _FORWARD) for start, end in zip(begin.tolist(), passes.start.tolist(), strict=True)]
+    return union(begin, passes.start)
 
 
 def _tail(process: Process, last: int) -> list[Push]:

@@ -11,6 +11,11 @@ from functools import lru_cache
 
 STEP = re.compile(r"^ProfilerStep\s*#\s*(\d+)$")
 _DATA = re.compile(r"^enumerate\((DataLoader|DataPipe)\)#(?P<iterator>[\w.]*)|train_dataloader_next$")
+_USERS_DATA = re.compile(
+    r"^[\W_]*((get|next|load|fetch|read)[_ ]?(next[_ ]?)?(data|batch|batches|minibatch)|"
+    r"data[_ ]?(loader|load|loading|fetch|wait)|batch[_ ]?(load|loading|fetch|generation))[\W_]*$",
+    re.IGNORECASE,
+)
 _OPTIMIZER = re.compile(r"^Optimizer\.(?P<what>step|zero_grad)#(?P<name>[\w.<>]+?)(\.(step|zero_grad))?$")
 _NODE = re.compile(
     r"^(autograd::engine::evaluate_function: |torch::autograd::AccumulateGrad|torch::autograd::CppNode<|<backward op>)|"
@@ -31,6 +36,12 @@ def takes_batch(name: str) -> str | None:
     """The iterator's class where a range is the take of a batch, "" where it is not said; None for other names."""
     found = _DATA.search(name)
     return (found["iterator"] or "").split(".")[0] if found else None
+
+
+@lru_cache(maxsize=1 << 16)
+def users_batch(name: str) -> bool:
+    """Whether a range of the user's own is the take of a batch, by a name that means nothing else: `get_batch`."""
+    return _USERS_DATA.match(name) is not None
 
 
 @lru_cache(maxsize=1 << 16)
