@@ -410,6 +410,7 @@ def test_a_training_on_the_cpu_of_a_machine_with_an_accelerator_is_judged_by_its
     def step(builder: TraceBuilder, start: float) -> None:
         usual_host(builder, start)
         builder.op("aten::mkldnn_convolution", start + 2, 1)
+        builder.op("aten::cudnn_is_acceptable", start + 4, 0.01)  # that grid_sample asks on the CPU, too
         builder.call("cudaDeviceSynchronize", start + 99, 0.01)
 
     builder = training(step, steps=6)

@@ -12,8 +12,8 @@ import numpy as np
 from profiler.record.trace.recording import Recording
 
 _ASKS_FOR_WORK = re.compile(r"launch|memcpy|memset|enqueue", re.IGNORECASE)  # any process may synchronize or count
-_OF_DEVICE = re.compile(
-    r"^(nccl|rccl|xccl|hccl):|cudnn|miopen|^aten::(_pin_memory|convolution_overrideable)$|_(cuda|hip|xpu)(_|$)",
+_OF_DEVICE = re.compile(  # but for questions that are asked on the CPU as well
+    r"^(nccl|rccl|xccl|hccl):|(?<!use_)cudnn(?!_is_acceptable)|miopen|^aten::(_pin_memory|convolution_overrideable)$|_(cuda|hip|xpu)(_|$)",
     re.IGNORECASE,
 )
 _OF_CPU = re.compile(r"mkldnn|_for_cpu$")
