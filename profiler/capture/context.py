@@ -30,14 +30,17 @@ class profile:  # noqa: N801 -- used like a function
     Under `prof attach` the whole process is recorded already, and the block does nothing of its own.
 
     Args:
-        name: of the run's folder; made of the script's name and the time when left out.
+        name: of the run's folder, with a number where it is taken; made of the script's name and the time when left
+            out.
         output: folder in which run folders are made (`reports`).
         deep: look deep for a few steps (operators, activation memory).
         report: write summary.json and report.html at the end, in a process of its own.
         quiet: print nothing at the end.
 
     Raises:
-        ProfError: on entering, when the folder is taken or not writable, or inside another `profile` block.
+        ProfError: on entering, inside another `profile` block.
+
+    Where nothing can be written the block runs all the same, nothing is recorded, and one line on stderr says why.
     """
 
     def __init__(
@@ -68,11 +71,16 @@ class profile:  # noqa: N801 -- used like a function
         from .launcher import _who, options_of
         from .session import CaptureConfig
 
-        self._config = load_config(Path.cwd(), self._flags)
-        stem = Path(sys.argv[0]).stem if sys.argv and sys.argv[0] else "notebook"
-        self.path = create_run(Path(self._config.output), self._name, stem).resolve()
         self._began = time.time()
-        write_run_json(self.path, **_who([sys.executable, *sys.argv]), started_unix_s=self._began)
+        try:
+            self._config = load_config(Path.cwd(), self._flags)
+            stem = Path(sys.argv[0]).stem if sys.argv and sys.argv[0] else "notebook"
+            self.path = create_run(Path(self._config.output), self._name, stem, numbered=True).resolve()
+            write_run_json(self.path, **_who([sys.executable, *sys.argv]), started_unix_s=self._began)
+        except (ProfError, OSError) as error:
+            sys.stderr.write(f"prof: nothing is recorded: {error}\n")
+            self.path = None
+            return self
         options = options_of(self._config)
         self._share_with_children(options)
         self._session = begin(CaptureConfig.from_options(self.path, options))

@@ -17,19 +17,22 @@ from .layout import PROCESSES, RUN_JSON
 from .vocabulary import SCHEMA_VERSION
 
 
-def create_run(base: Path, name: str | None, stem: str) -> Path:
+def create_run(base: Path, name: str | None, stem: str, numbered: bool = False) -> Path:
     """Make an empty run folder `base/name`; without a name, one is made of `stem` and the time.
 
-    Raises ProfError when the folder exists or cannot be made.
+    Raises ProfError when the folder exists (unless `numbered`: the name then gets a number), or cannot be made.
     """
     if name is not None and (not name.strip() or name in (".", "..") or "/" in name or os.sep in name):
         raise ProfError(f"{name!r} cannot be the name of a run: give one folder name, and its place with --output.")
     try:
         base.mkdir(parents=True, exist_ok=True)
-        if name is not None:
-            run = _make(base / name)
-            if run is None:
+        if name is not None and numbered:
+            run = _make_numbered(base, name)
+        elif name is not None:
+            made = _make(base / name)
+            if made is None:
                 raise ProfError(f"{base / name} exists already: give another --name, or remove that folder first.")
+            run = made
         else:
             run = _make_numbered(base, f"{safe_stem(stem)}-{time.strftime('%Y%m%d-%H%M%S')}")
         (run / PROCESSES).mkdir(exist_ok=True)

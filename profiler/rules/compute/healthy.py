@@ -64,9 +64,7 @@ class Healthy(Rule):
             why=(
                 f"Forward takes {percent(parts['forward'])} of the step, backward "
                 f"{percent(parts['backward'])} and the "
-                f"optimizer {percent(parts['optimizer'])}. The loop waits for data "
-                f"{percent(share(facts, 'data_wait'))} of "
-                f"the time, and {percent(share(facts, 'other'))} lies outside of the stages."
+                f"optimizer {percent(parts['optimizer'])}.{_rest(facts)}"
             ),
             evidence={
                 "arithmetic_share": filled,
@@ -76,6 +74,13 @@ class Healthy(Rule):
             fix=fix,
             severity=Severity.INFO,
         )
+
+
+def _rest(facts: Facts) -> str:
+    """What the step does besides, of what was measured."""
+    known = (("data_wait", "waits for data"), ("communication", "waits for other ranks"), ("other", "is in no stage"))
+    said = [f"for {percent(share(facts, stage))} it {does}" for stage, does in known if stage in facts.stages]
+    return f" Of the step, {', '.join(said)}." if said else ""
 
 
 _AUTOCAST = """\

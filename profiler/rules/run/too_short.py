@@ -84,7 +84,7 @@ class TooFewSteps(Rule):
         if steps is None or steps.measured >= needed or (facts.trace is not None and facts.trace.thinned):
             return None  # of a trace that was thinned out more steps would tell no more
         missing = needed - steps.measured
-        warmup = f", and {steps.warmup} of warm-up were left out" if steps.warmup else ""
+        warmup = f", and {counted(steps.warmup, 'step', 'steps')} of warm-up left out" if steps.warmup else ""
         return self.finding(
             title=(
                 f"too short to judge: {counted(steps.measured, 'step was', 'steps were')} measured, "
