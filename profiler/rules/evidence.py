@@ -69,16 +69,23 @@ def step_ms(facts: Facts) -> float:
     Where a trace is so short that the host runs ahead of the device through all of it, a step takes what the device
     takes for one.
     """
-    if facts.steps is None:
-        return 0.0
-    pace_ms = facts.device.pace_ms if facts.trace is not None and facts.device is not None else None
-    return max(facts.steps.mean_ms, pace_ms or 0.0)
+    return _step(facts)[0]
 
 
 def worth(facts: Facts, saves_ms: float) -> bool:
     """Whether saving this much per step is more than a trifle and more than the noise of this run."""
-    noise_ms = facts.steps.noise_ms if facts.steps else 0.0
-    return saves_ms >= max(WORTH_SHARE * step_ms(facts), WORTH_MS, noise_ms)
+    whole_ms, noise_ms = _step(facts)
+    return saves_ms >= max(WORTH_SHARE * whole_ms, WORTH_MS, noise_ms)
+
+
+def _step(facts: Facts) -> tuple[float, float]:
+    """Mean step time, and how sure that is."""
+    steps, device = facts.steps, facts.device
+    if steps is None:
+        return 0.0, 0.0
+    if facts.trace is not None and device is not None and (device.pace_ms or 0.0) > steps.mean_ms:
+        return device.pace_ms or 0.0, device.pace_noise_ms or 0.0
+    return steps.mean_ms, steps.noise_ms
 
 
 def share(facts: Facts, *stages: str) -> float:

@@ -90,3 +90,15 @@ def test_waits_of_the_host_count_in_the_steps_of_the_host(tmp_path: Path) -> Non
     builder.call("cudaDeviceSynchronize", 45, 276)
     _, step = read(builder, tmp_path)
     assert step.waited_ms == 0
+
+
+def test_a_host_of_uneven_steps_makes_no_noise_in_those_of_the_device(tmp_path: Path) -> None:
+    """The first steps are launched at once, until the queue is full and the host is held up by it."""
+    builder = lagging()
+    marks = [event for event in builder.events if event["name"].startswith("ProfilerStep")]
+    marks[-1]["dur"] += 130_000
+    found, step = read(builder, tmp_path)
+    assert found.steps is not None
+    assert found.steps.noise_ms > 20
+    assert step.step_ms == pytest.approx(80.25)
+    assert "comm/exposed-collectives" in {it.rule for it in judge(found).findings}

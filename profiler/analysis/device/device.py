@@ -116,6 +116,7 @@ def device_facts(recording: Recording, launches: Launches, seen: Seen, source: s
         memory_timeline=_memory(recording, _main_device(device)),
         thinned=thinned,
         pace_ms=pace.mean_ms if pace is not None else None,
+        pace_noise_ms=pace.noise_ms if pace is not None else None,
     )
 
 

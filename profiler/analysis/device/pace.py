@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from profiler.analysis import noise
 from profiler.analysis.device.launches import Launches
 from profiler.analysis.intervals import Bools, Intervals, Ints
 from profiler.record.trace.recording import DeviceEvents
@@ -34,6 +35,12 @@ class Pace:
     def mean_ms(self) -> float:
         """Mean length of a step."""
         return float((self.end - self.start).mean()) / NS_PER_MS
+
+    @property
+    def noise_ms(self) -> float:
+        """Half width of the 95 % interval of their median."""
+        walls = (self.end - self.start) / NS_PER_MS
+        return noise.median_noise(walls, np.ones(len(walls), dtype=np.int64))
 
 
 def pace_of(device: DeviceEvents, launches: Launches, steps: Intervals, first_measured: int) -> Pace | None:
