@@ -219,10 +219,9 @@ def _by_stages(facts: Facts, findings: Sequence[Finding]) -> Verdict:
         sentence = f"Compute: the model's own arithmetic takes {filled} of each {ms(whole)} step"
         note = next((f for f in findings if f.recoverable_ms > 0), None)
         more = f"; the most that was found to gain is {percent(note.recoverable_ms / whole)} of it" if note else ""
-        if share(facts, "communication") >= WORTH_SHARE:
-            more += (
-                f"; {percent(share(facts, 'communication'))} is spent with other ranks, and no cure for it was found"
-            )
+        exchange = share(facts, "communication")
+        if exchange >= WORTH_SHARE:
+            more += f"; {percent(exchange)} is spent with other ranks, and no cure for it was found"
         return Verdict(Bottleneck.COMPUTE, healthy.rule if healthy else None, Severity.INFO, f"{sentence}{more}.")
     if not facts.stages:
         return Verdict(Bottleneck.NONE, None, Severity.INFO, "The stages of the step were not measured.")
