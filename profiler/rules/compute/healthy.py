@@ -83,39 +83,6 @@ def _rest(facts: Facts) -> str:
     return f" Besides, {', '.join(said)}." if said else ""
 
 
-_AUTOCAST,
-            )
-            if compiled
-            else Fix.at(
-                model.site if model else None,
-                "Nothing needs a fix; to go further, let torch.compile fuse the model's operators, and measure.",
-                "model = torch.compile(model)  # once, before the loop; the first steps compile and are slow",
-            )
-        )
-        return self.finding(
-            title=f"the model's own arithmetic takes {percent(filled)} of each {ms(whole)} step",
-            why=(
-                f"Forward takes {percent(parts['forward'])} of the step, backward "
-                f"{percent(parts['backward'])} and the "
-                f"optimizer {percent(parts['optimizer'])}.{_rest(facts)}"
-            ),
-            evidence={
-                "arithmetic_share": filled,
-                "step_ms": whole,
-                **{f"{k}_share": v for k, v in parts.items()},
-            },
-            fix=fix,
-            severity=Severity.INFO,
-        )
-
-
-def _rest(facts: Facts) -> str:
-    """What the step does besides, of what was measured."""
-    known = (("data_wait", "waits for data"), ("communication", "waits for other ranks"), ("other", "is in no stage"))
-    said = [f"for {percent(share(facts, stage))} it {does}" for stage, does in known if stage in facts.stages]
-    return f" Of the step, {', '.join(said)}." if said else ""
-
-
 _AUTOCAST = """\
 with torch.autocast(device_type="cpu", dtype=torch.bfloat16):  # or "cuda"
     loss = criterion(model(inputs), targets)"""
