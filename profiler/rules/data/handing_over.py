@@ -40,7 +40,7 @@ class HandingOver(Rule):
     """
 
     id = "data/handing-over"
-    evidence = "training"
+    evidence = "facts"
     arguments = {"transformers": "TrainingArguments(dataloader_num_workers=0)"}
     bottleneck = Bottleneck.DATA_LOADING
     explained_by = (
