@@ -234,25 +234,16 @@ static PyObject *interval_new(PyTypeObject *type, PyObject *args, PyObject *kwar
     Interval *self = (Interval *)type->tp_alloc(type, 0);
     if (self == NULL) return NULL;
     self->vectorcall = (vectorcallfunc)interval_vectorcall;
-    Py_INCREF(gate);
-    self->gate = (Gate *)gate;
-    Py_INCREF(original);
-    self->original = original;
-    Py_INCREF(slow);
-    self->slow = slow;
-    if (key != Py_None) {
-        Py_INCREF(key);
-        self->key = key;
-    }
+    self->gate = (Gate *)Py_NewRef(gate);
+    self->original = Py_NewRef(original);
+    self->slow = Py_NewRef(slow);
+    if (key != Py_None) self->key = Py_NewRef(key);
     self->is_step = (char)is_step;
     return (PyObject *)self;
 }
 
 static PyObject *interval_get(PyObject *self, PyObject *instance, PyObject *owner) {
-    if (instance == NULL || instance == Py_None) {
-        Py_INCREF(self);
-        return self;
-    }
+    if (instance == NULL || instance == Py_None) return Py_NewRef(self);
     return PyMethod_New(self, instance);
 }
 
@@ -390,18 +381,12 @@ static PyObject *root_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
         return NULL;
     Root *self = (Root *)type->tp_alloc(type, 0);
     if (self == NULL) return NULL;
-    Py_INCREF(gate);
-    self->gate = (Gate *)gate;
-    Py_INCREF(module);
-    self->module = module;
-    Py_INCREF(codes);
-    self->codes = codes;
-    Py_INCREF(slow);
-    self->slow = slow;
-    Py_INCREF(inner);
-    self->inner = inner;
-    Py_INCREF(is_grad_enabled);
-    self->is_grad_enabled = is_grad_enabled;
+    self->gate = (Gate *)Py_NewRef(gate);
+    self->module = Py_NewRef(module);
+    self->codes = Py_NewRef(codes);
+    self->slow = Py_NewRef(slow);
+    self->inner = Py_NewRef(inner);
+    self->is_grad_enabled = Py_NewRef(is_grad_enabled);
     return (PyObject *)self;
 }
 
@@ -484,12 +469,9 @@ static PyObject *sometimes_new(PyTypeObject *type, PyObject *args, PyObject *kwa
     Interval *self = (Interval *)type->tp_alloc(type, 0);
     if (self == NULL) return NULL;
     self->vectorcall = (vectorcallfunc)sometimes_vectorcall;
-    Py_INCREF(original);
-    self->original = original;
-    Py_INCREF(slow);
-    self->slow = slow;
-    Py_INCREF(key);
-    self->key = key;
+    self->original = Py_NewRef(original);
+    self->slow = Py_NewRef(slow);
+    self->key = Py_NewRef(key);
     return (PyObject *)self;
 }
 
