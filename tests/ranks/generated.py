@@ -67,7 +67,7 @@ def job(
         if late and rank in late:
             stage, more = late[rank]
             known = stages[stage]
-            line = RankLine(Site("/work/train.py", 40 + rank), "", more)
+            line = RankLine(Site("/home/ada/train.py", 40 + rank), "", more)
             stages[stage] = RankStage(known.mean_ms, known.median_ms, known.p95_ms, None, (line,))
         step_ms = float(sum(stage.mean_ms for stage in stages.values()))
         chosen = np.arange(0, steps, max(1, 2 ** int(np.ceil(np.log2(steps / 256)))))

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from profiler.analysis.facts import Facts, LineTime
-from profiler.rules.base import Bottleneck, Fix, Gain, Outcome, Rule, Threshold
-from profiler.rules.data.supply import Supply, caveat, hottest, line_sentence, maker, severity, waits
-from profiler.rules.evidence import worth
+from profiler.rules.base import Bottleneck, Fix, Outcome, Rule, Threshold
+from profiler.rules.data.supply import (
+    Supply,
+    caveat,
+    gain_of_shorter_batches,
+    hottest,
+    line_sentence,
+    maker,
+    severity,
+    waits,
+)
 from profiler.rules.phrases import ms, percent, place
 
 
@@ -59,11 +67,9 @@ class HeavyPreprocessing(Rule):
         line = hottest(facts)
         part_ms = min(line.ms_per_step, supply.preprocess_ms) if line else supply.preprocess_ms
         certain = 0.7 if line else 0.5
-        saves_low = supply.step_ms - supply.step_without(certain * part_ms)
-        saves_high = supply.step_ms - supply.step_without(part_ms)
-        if not worth(facts, saves_high):
+        gain = gain_of_shorter_batches(facts, supply, certain * part_ms, part_ms)
+        if gain is None:
             return None
-        gain = Gain.of(supply.step_ms, saves_low, saves_high)
         idle = facts.machine.idle_cores
         busy = f" {idle:.1f} of {facts.machine.cores} cores stood idle." if idle is not None else ""
         return self.finding(

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from profiler.analysis.facts import Facts
-from profiler.rules.base import Bottleneck, Fix, Gain, Outcome, Rule, Threshold
-from profiler.rules.data.supply import Supply, caveat, hottest, line_sentence, maker, severity, waits
-from profiler.rules.evidence import worth
+from profiler.rules.base import Bottleneck, Fix, Outcome, Rule, Threshold
+from profiler.rules.data.supply import (
+    Supply,
+    caveat,
+    gain_of_shorter_batches,
+    hottest,
+    line_sentence,
+    maker,
+    severity,
+    waits,
+)
 from profiler.rules.phrases import ms, number, percent, size
 
 LEAST = 0.8  # of the items' work that goes: the stored items are still read
@@ -59,11 +67,9 @@ class RepeatedPreprocessing(Rule):
             return self.abstain("no item, or too few of them, were seen in two epochs, so they can't be compared")
         if items.same < items.compared:
             return None
-        saves_low = supply.step_ms - supply.step_without(LEAST * supply.preprocess_ms)
-        saves_high = supply.step_ms - supply.step_without(supply.preprocess_ms)
-        if not worth(facts, saves_high):
+        gain = gain_of_shorter_batches(facts, supply, LEAST * supply.preprocess_ms, supply.preprocess_ms)
+        if gain is None:
             return None
-        gain = Gain.of(supply.step_ms, saves_low, saves_high)
         length = supply.loader.length if supply.loader else None
         whole = items.bytes * length if length else None
         fits = whole is not None and whole <= HELD * facts.machine.memory_bytes

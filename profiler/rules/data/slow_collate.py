@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from profiler.analysis.facts import Facts, LineTime
-from profiler.rules.base import Bottleneck, Fix, Gain, Outcome, Rule, Threshold
-from profiler.rules.data.supply import Supply, caveat, hottest, line_sentence, maker, severity, waits
-from profiler.rules.evidence import worth
+from profiler.rules.base import Bottleneck, Fix, Outcome, Rule, Threshold
+from profiler.rules.data.supply import (
+    Supply,
+    caveat,
+    gain_of_shorter_batches,
+    hottest,
+    line_sentence,
+    maker,
+    severity,
+    waits,
+)
 from profiler.rules.phrases import ms, percent
 
 
@@ -49,11 +57,9 @@ class SlowCollate(Rule):
             return self.abstain(supply) if supply else None
         if supply.dominant != "collate" or supply.collate_ms < self.collate_share.value * supply.batch_ms:
             return None
-        saves_low = supply.step_ms - supply.step_without(0.60 * supply.collate_ms)
-        saves_high = supply.step_ms - supply.step_without(0.95 * supply.collate_ms)
-        if not worth(facts, saves_high):
+        gain = gain_of_shorter_batches(facts, supply, 0.60 * supply.collate_ms, 0.95 * supply.collate_ms)
+        if gain is None:
             return None
-        gain = Gain.of(supply.step_ms, saves_low, saves_high)
         line = _line(facts, supply)
         return self.finding(
             title=(

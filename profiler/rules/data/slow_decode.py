@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from profiler.analysis.facts import Facts
-from profiler.rules.base import Bottleneck, Fix, Gain, Outcome, Rule, Threshold
+from profiler.rules.base import Bottleneck, Fix, Outcome, Rule, Threshold
 from profiler.rules.data.library_lines import decoding, total_ms
-from profiler.rules.data.supply import Supply, caveat, line_sentence, maker, severity, waits
-from profiler.rules.evidence import worth
+from profiler.rules.data.supply import (
+    Supply,
+    caveat,
+    gain_of_shorter_batches,
+    line_sentence,
+    maker,
+    severity,
+    waits,
+)
 from profiler.rules.phrases import ms, percent
 
 LEAST = 0.5  # of the decoding that goes: what is stored smaller is still decoded
@@ -61,11 +68,9 @@ class SlowDecode(Rule):
             return None
         if sum(line.samples for line in lines) < self.samples.value:
             return self.abstain("too few samples of the lines that decode were taken")
-        saves_low = supply.step_ms - supply.step_without(LEAST * part_ms)
-        saves_high = supply.step_ms - supply.step_without(part_ms)
-        if not worth(facts, saves_high):
+        gain = gain_of_shorter_batches(facts, supply, LEAST * part_ms, part_ms)
+        if gain is None:
             return None
-        gain = Gain.of(supply.step_ms, saves_low, saves_high)
         return self.finding(
             title=(
                 f"decoding {decoder.what} takes {ms(part_ms)} of the {ms(supply.batch_ms)} that a batch takes, and "

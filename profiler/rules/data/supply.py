@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from profiler.analysis.facts import Facts, LineTime, LoaderSettings
 from profiler.analysis.site import Site
 from profiler.rules.base import Gain, Severity, severity_of
-from profiler.rules.evidence import host_times, step_ms
+from profiler.rules.evidence import host_times, step_ms, worth
 from profiler.rules.phrases import ms, percent, place
 
 KEEPS_UP = 0.7  # batches arriving within this share of the step are not what it waits for
@@ -117,6 +117,14 @@ def waits(facts: Facts, threshold: float) -> Supply | str | None:
             "what holds it back; starting the workers every epoch, or handing batches over, may be"
         )
     return supply
+
+
+def gain_of_shorter_batches(facts: Facts, supply: Supply, low_ms: float, high_ms: float) -> Gain | None:
+    """What the step gains where a batch takes so much less, at the least and at the most; None: not worth a finding."""
+    saves_high = supply.step_ms - supply.step_without(high_ms)
+    if not worth(facts, saves_high):
+        return None
+    return Gain.of(supply.step_ms, supply.step_ms - supply.step_without(low_ms), saves_high)
 
 
 def hottest(facts: Facts) -> LineTime | None:

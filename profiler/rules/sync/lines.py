@@ -14,7 +14,46 @@ from profiler.rules.phrases import ms, percent, place
 PRINTED = r"^torch\._tensor_str\b"  # what runs while a tensor becomes text
 
 
-class PrintTensor(DeviceRule):
+class _LineRule(DeviceRule):
+    """Base of rules that judge one sampled line; no rule itself."""
+
+    threshold: Threshold
+    does: str
+    summary: str
+    code: str
+
+    def line(self, facts: Facts) -> LineTime | None:
+        """The line, if the sampler saw it."""
+        raise NotImplementedError
+
+    def why(self, line: LineTime, step: PerStep) -> str:
+        """The mechanism, in this run's numbers."""
+        raise NotImplementedError
+
+    def judge(self, facts: Facts, device: DeviceFacts, step: PerStep) -> Outcome:
+        """Judge the line by the time that it takes while the device is idle."""
+        line = self.line(facts)
+        if line is None or line.ms_per_step < self.threshold.value * step.step_ms:
+            return None
+        if step.idle_ms is None:
+            return self.abstain(THINNED)
+        gain = gain_of_line(facts, step, line)
+        if gain is None:
+            return None
+        return self.finding(
+            title=(
+                f"{place(line.site, facts)} {self.does} for {percent(line.ms_per_step / step.step_ms)} of each "
+                f"{ms(step.step_ms)} step"
+            ),
+            why=self.why(line, step),
+            evidence={"line_ms": line.ms_per_step, "samples": float(line.samples), "step_ms": step.step_ms},
+            fix=Fix.at(line.site, self.summary, self.code),
+            gain=gain,
+            step_ms=step.step_ms,
+        )
+
+
+class PrintTensor(_LineRule):
     """A tensor on the device is printed in the loop.
 
     ## Why it is slow
@@ -39,33 +78,24 @@ class PrintTensor(DeviceRule):
     bottleneck = Bottleneck.SYNCHRONIZATION
     threshold = Threshold(0.05, "share of the step spent printing tensors")
 
-    def judge(self, facts: Facts, device: DeviceFacts, step: PerStep) -> Outcome:
-        """Judge tensors that are printed."""
-        line = sampled(facts, r"(?!)", leaf=PRINTED)
-        if line is None or line.ms_per_step < self.threshold.value * step.step_ms:
-            return None
-        if step.idle_ms is None:
-            return self.abstain(THINNED)
-        gain = gain_of_line(facts, step, line)
-        if gain is None:
-            return None
-        return self.finding(
-            title=(
-                f"{place(line.site, facts)} prints a tensor of the device for "
-                f"{percent(line.ms_per_step / step.step_ms)} of each {ms(step.step_ms)} step"
-            ),
-            why=(
-                f"The training thread was turning a tensor into text for {ms(line.ms_per_step)} a step. Each look at "
-                f"its values waits for the device, which is idle for {ms(sum(step.idle_ms.values()))} of the step."
-            ),
-            evidence={"line_ms": line.ms_per_step, "samples": float(line.samples), "step_ms": step.step_ms},
-            fix=Fix.at(line.site, "Print every 50th step.", "if step % 50 == 0:\n    print(loss.item())"),
-            gain=gain,
-            step_ms=step.step_ms,
+    summary = "Print every 50th step."
+    code = "if step % 50 == 0:\n    print(loss.item())"
+    does = "prints a tensor of the device"
+
+    def line(self, facts: Facts) -> LineTime | None:
+        """Where torch turns a tensor into text."""
+        return sampled(facts, r"(?!)", leaf=PRINTED)
+
+    def why(self, line: LineTime, step: PerStep) -> str:
+        """What printing waits for."""
+        idle_ms = sum((step.idle_ms or {}).values())
+        return (
+            f"The training thread was turning a tensor into text for {ms(line.ms_per_step)} a step. Each look at its "
+            f"values waits for the device, which is idle for {ms(idle_ms)} of the step."
         )
 
 
-class EmptyCache(DeviceRule):
+class EmptyCache(_LineRule):
     """The allocator's cache is emptied in the loop.
 
     ## Why it is slow
@@ -91,29 +121,19 @@ class EmptyCache(DeviceRule):
     bottleneck = Bottleneck.SYNCHRONIZATION
     threshold = Threshold(0.05, "share of the step spent in empty_cache")
 
-    def judge(self, facts: Facts, device: DeviceFacts, step: PerStep) -> Outcome:
-        """Judge a cache that is emptied in the loop."""
-        line = sampled(facts, r"\bempty_cache\(")
-        if line is None or line.ms_per_step < self.threshold.value * step.step_ms:
-            return None
-        if step.idle_ms is None:
-            return self.abstain(THINNED)
-        gain = gain_of_line(facts, step, line)
-        if gain is None:
-            return None
-        return self.finding(
-            title=(
-                f"{place(line.site, facts)} empties the allocator's cache for "
-                f"{percent(line.ms_per_step / step.step_ms)} of each {ms(step.step_ms)} step"
-            ),
-            why=(
-                f"Giving memory back to the driver takes {ms(line.ms_per_step)} a step and waits for the device; the "
-                f"next step asks for the same memory again."
-            ),
-            evidence={"line_ms": line.ms_per_step, "samples": float(line.samples), "step_ms": step.step_ms},
-            fix=Fix.at(line.site, "Remove the call.", "# delete: torch.cuda.empty_cache()"),
-            gain=gain,
-            step_ms=step.step_ms,
+    summary = "Remove the call."
+    code = "# delete: torch.cuda.empty_cache()"
+    does = "empties the allocator's cache"
+
+    def line(self, facts: Facts) -> LineTime | None:
+        """The call."""
+        return sampled(facts, r"\bempty_cache\(")
+
+    def why(self, line: LineTime, step: PerStep) -> str:
+        """What emptying costs."""
+        return (
+            f"Giving memory back to the driver takes {ms(line.ms_per_step)} a step and waits for the device; the next "
+            "step asks for the same memory again."
         )
 
 
