@@ -48,7 +48,7 @@ class SettingRow:
     @property
     def given(self) -> dict[str, Any]:
         """What was given; the rest was left to its default."""
-        return {key: value for key, value in self.values.items() if value is not None and value != ""}
+        return {key: value for key, value in self.values.items() if value is not None and value not in ("", [], (), {})}
 
 
 def render_html(result: Result) -> str:

@@ -111,7 +111,7 @@ def _setting_text(value: Any) -> str:
     if isinstance(value, float):
         return wording.significant(value, 6).rstrip("0").rstrip(".") if value else "0"
     if isinstance(value, dict):
-        return ", ".join(f"{key}={_setting_text(item)}" for key, item in value.items())
+        return ", ".join(f"{key}={_setting_text(item)}" for key, item in value.items() if item is not None)
     if isinstance(value, list | tuple):
         return ", ".join(_setting_text(item) for item in value)
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -117,3 +118,14 @@ def test_rendering_imports_no_heavy_library():
     code = "import sys, profiler.report.html, profiler.report.terminal; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert {"plotly", "numpy", "torch", "polars"}.isdisjoint(loaded)
+
+
+def test_a_setting_that_says_nothing_has_no_row() -> None:
+    result = sample_result.healthy()
+    values = {"frameworks": [], "instruments": {}, "cores": 2, "gc": {"enabled": True, "note": None}}
+    facts = replace(result.facts, settings=replace(result.facts.settings, values=values))
+    page = render_html(replace(result, facts=facts))
+    assert "frameworks" not in page
+    assert "instruments" not in page
+    assert "enabled=yes" in page
+    assert "None" not in page.split('id="settings"')[1].split("</section>")[0]
