@@ -18,4 +18,4 @@ print(f"a step took {before:.1f} ms, and takes {after:.1f} ms: {before / after:.
 for finding in slow["findings"]:
     if finding["gain"] and finding["rule"] == slow["verdict"]["rule"]:
         low, high = finding["gain"]["step_ms_low"], finding["gain"]["step_ms_high"]
-        print(f"{finding['rule']} had promised {low:.1f} to {high:.1f} ms for its fix")
+        print(f"{finding['rule']} had promised {low:.1f} to {high:.1f} ms for its own fix, which need not be this one")
