@@ -1,5 +1,11 @@
-"""The one part that is compiled: hooks' short way. Without a compiler the package is pure Python."""
+"""What is compiled: hooks' short way and the sampler's loop. Without a compiler the package is pure Python."""
 
 from setuptools import Extension, setup
 
-setup(ext_modules=[Extension("profiler.capture._interval", ["profiler/capture/_interval.c"], optional=True)])
+COMPILED = ("_interval", "_looks")
+
+setup(
+    ext_modules=[
+        Extension(f"profiler.capture.{name}", [f"profiler/capture/{name}.c"], optional=True) for name in COMPILED
+    ]
+)

@@ -11,8 +11,16 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 _STATM_BYTES = 96
+
+
+def open_statm() -> int | None:
+    """A descriptor from which the kernel says how many pages are resident; for the process's life."""
+    try:
+        return os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
 
 
 def rss_reader() -> Callable[[], int] | None:
@@ -20,14 +28,13 @@ def rss_reader() -> Callable[[], int] | None:
 
     `os.pread` lets go of the GIL, and to get it back costs the training thread a forced switch.
     """
-    try:
-        descriptor = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+    descriptor = open_statm()
+    if descriptor is None:
         return None
     read = _pread_holding_gil(descriptor) or (lambda: os.pread(descriptor, _STATM_BYTES, 0))
 
     def rss_bytes() -> int:
-        return int(read().split(None, 2)[1]) * _PAGE_BYTES
+        return int(read().split(None, 2)[1]) * PAGE_BYTES
 
     try:
         rss_bytes()
@@ -97,6 +104,6 @@ def _children(pid: str) -> list[str]:
 
 def _rss_of(pid: str) -> int:
     try:
-        return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * _PAGE_BYTES
+        return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * PAGE_BYTES
     except (OSError, IndexError):
         return 0

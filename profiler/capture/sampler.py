@@ -1,12 +1,14 @@
-"""See what the training thread runs: a daemon thread that looks a hundred times a second or less.
+"""See what the training thread runs: a daemon thread that looks at it up to two hundred times a second.
 
 Out: the stream `sampler` (in a DataLoader's worker `wsampler-<pid>`): SAMPLE events, each followed by values of
 memory; once a second a RESOURCES mark followed by readings of cores, children and GPU; a `site` note for each
 place seen, and at the end a `sampler` note with our share of the time.
 
-The share is kept to `BUDGET_SHARE` by the sampler's own CPU clock, plus an allowance for handing the GIL over:
-the period grows when a look gets dear. A run begins with the budget of its first `HEAD_START_NS` (30 ms) in hand, for
-our own beginning and for looking more often while little was seen; it is spent within a few seconds.
+The thread spends most of its life in `looks.run`, which is C where it could be built; a few times a second it takes
+a turn in Python, in which what was seen is written. The share is kept to `BUDGET_SHARE` by the thread's own CPU
+clock, plus an allowance for handing the GIL over: both periods grow when they get dear. A run begins with the budget
+of its first `HEAD_START_NS` (30 ms) in hand, for our own beginning and for looking more often while little was seen;
+it is spent within a few seconds.
 
 A Python thread wakes up only when the one that runs lets go of the GIL, by itself (which torch does at each
 call) or when the switch interval is over. So a line that holds the GIL loses its last switch interval to the
@@ -14,6 +16,7 @@ line after it. While no further Python threads run, we shorten the interval from
 of 3 ms of pure Python and 3 ms without the GIL (2 cores): pure Python had 57 % of the time and 0-3 % of the samples
 at 5 ms, 56 % and 46 % at 0.5 ms, 53 % and 48 % at 0.2 ms. Where no core is free for us the bias is larger.
 So too in a DataLoader's worker, where a decoder that holds the GIL would be counted for the line after it.
+Where looks wait long, for calls that keep the GIL, it becomes longer, up to 1 ms: we check for it so often.
 """
 
 from __future__ import annotations
@@ -23,30 +26,31 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from types import CodeType
 
 import torch
 
 from ..record.tape import Tape
 from ..record.vocabulary import Kind, Name, code, sample_code
 from . import limits, nvml, resources
-from .callsite import is_user_code
+from .looks import Looks, open_looks
 from .session import Session
 from .settings import seen
 from .sites import Sites
-from .stack_walk import Stack, stack_of
 
 BUDGET_SHARE = 0.003  # of the time; of it a tenth for the readings of once a second
 SHORTEST_PERIOD_MS = 5.0
 HANDOVER_NS = 50_000  # allowance for what a look costs the training thread beyond our own CPU time
-SWITCH_INTERVAL_S = 0.0002
+SWITCH_INTERVAL_S, LONGEST_INTERVAL_S = 0.0002, 0.001
+_CHECKS = 20  # of the GIL while a look waits for it, each of which costs us 10 µs; about so many may be made
 _RESOURCES_EVERY_NS = 1_000_000_000
 _CHILDREN_EVERY = 4  # readings; they list and open a file for each child
-_DEVICE_EVERY = 4  # looks; asking torch's allocator takes longer than the rest of a look
 _FIRST_NOTE_NS = 10_000_000_000
 _JOIN_S = 0.5
-_FIRST_GUESS_NS = 100_000.0
+_FIRST_LOOK_NS = 50_000.0  # what is expected before it was measured
+_FIRST_TURN_NS = 500_000.0
 _FIRST_READING_NS = 300_000.0
+_SHORTEST_TURN_NS, _LONGEST_TURN_NS = 250_000_000, 2_000_000_000
+_TURNS_SHARE = 0.3  # of what may be spent: for turns, the rest for looks
 _WORKER_THREADS = 3  # of a DataLoader's worker: its loop, the queue's feeder, which mostly waits, and ours
 HEAD_START_NS = 10_000_000_000
 _SPEND_WITHIN_NS = 4_000_000_000  # what is in hand (or overdrawn) is spent (or saved) at this pace
@@ -92,60 +96,57 @@ class Sampler:
         self._tape = tape
         self._target = target  # the identity of the thread to look at
         self._sites = sites
+        self._codes: list[int | None] = []  # of the looks' places: SAMPLE with the number of the site
         self._worker = worker
         self._pid = os.getpid()
-        self._rss = resources.rss_reader()
+        self._looks: Looks | None = None
         self._readings = None if worker else Readings(session, tape)
-        self._wake = threading.Lock()  # held; its release ends the thread at once
         self._interval_ns = int(max(session.config.sample_interval_ms, SHORTEST_PERIOD_MS) * 1e6)
         self._began_ns = 0
-        self._looks = 0
+        self._samples = 0
         self._spent_ns = 0  # CPU time of our thread
         self._device_reads = not worker
+        self._rss_missed = worker  # nobody asks a worker's
         self._thread = threading.Thread(target=self._run, name="prof-sampler", daemon=True)
 
     # life
 
     def start(self) -> None:
         """Begin to look; ends with the session."""
-        self._wake.acquire()
+        self._looks = open_looks(self._worker)
         self._session.on_close(self.stop)
         self._began_ns = time.perf_counter_ns()
-        if not self._worker and self._rss is None:
-            self._session.note("unobserved", what="rss", why="this system has no /proc/self/statm")
         self._thread.start()
 
     def stop(self) -> None:
         """End the thread and say what it cost. In the child of a fork there is no thread to end."""
-        if os.getpid() == self._pid and self._wake.locked():
-            self._note_share()
-            self._wake.release()
+        if os.getpid() == self._pid and self._looks is not None:
+            self._looks.stop()
             if self._thread is not threading.current_thread():
                 self._thread.join(_JOIN_S)
+            self._note_share()
             if self._readings is not None:
                 self._readings.close()
         _lengthen_switch_interval()
 
     def _note_share(self) -> None:
         if not self._worker:
-            share = self._share(time.perf_counter_ns())
-            self._session.note("sampler", share=share, samples=self._looks)
-
-    def _share(self, now_ns: int) -> float:
-        """What we cost so far, as a share of the time since we began."""
-        return self._cost_so_far_ns() / max(1, now_ns - self._began_ns)
+            share = self._cost_so_far_ns() / max(1, time.perf_counter_ns() - self._began_ns)
+            self._session.note("sampler", share=share, samples=self._samples)
 
     def _cost_so_far_ns(self) -> int:
-        return self._spent_ns + self._looks * HANDOVER_NS
+        looks = self._looks.looks if self._looks is not None else 0
+        return self._spent_ns + looks * HANDOVER_NS
 
     def _pace(self, now_ns: int) -> float:
-        """Share of the time to come that looks may take."""
+        """Share of the time to come that looks and turns may take."""
         in_hand_ns = BUDGET_SHARE * (now_ns - self._began_ns + HEAD_START_NS) - self._cost_so_far_ns()
         return max(0.9 * BUDGET_SHARE + in_hand_ns / _SPEND_WITHIN_NS, 0.1 * BUDGET_SHARE)
 
     def _run(self) -> None:
         try:
-            self._loop()
+            assert self._looks is not None
+            self._loop(self._looks)
         except Exception as error:
             self._failed(error)
 
@@ -157,31 +158,32 @@ class Sampler:
         else:
             session.on_step(lambda: session.fail("the sampler", error))
 
-    def _loop(self) -> None:
-        """Look, read, and keep to the budget. The last `sampler` note is the one that counts."""
-        look_ns = _FIRST_GUESS_NS
-        period_ns = self._interval_ns
-        jitter = self._pid
-        reading_ns = _FIRST_READING_NS
+    def _loop(self, looks: Looks) -> None:
+        """Look, take a turn, and keep to the budget. The last `sampler` note is the one that counts."""
+        look_ns, turn_ns, reading_ns, wait_ns = _FIRST_LOOK_NS, _FIRST_TURN_NS, _FIRST_READING_NS, 0.0
         threads = _WORKER_THREADS if self._worker else 2
-        _fit_switch_interval(threads)
+        _fit_switch_interval(threads, 0)
+        shortest_ns = int(SHORTEST_PERIOD_MS * 1e6)
         next_resources_ns, next_note_ns = self._began_ns, self._began_ns + _FIRST_NOTE_NS
-        while self._session.active:
-            jitter = (jitter * 1103515245 + 12345) & 0x7FFFFFFF  # our own: the user's random state is theirs
-            wait_ns = max(SHORTEST_PERIOD_MS * 1e6, period_ns * (0.5 + jitter / 0x7FFFFFFF))
-            if self._wake.acquire(timeout=wait_ns / 1e9):
-                return
-            if not self._worker:
-                self._session.drain()
-            self._look()
-            # a look that meets a new place costs its note, once: it is not the measure of what looks cost
-            look_ns += 0.1 * (min(self._cost_ns(), 4 * look_ns) - look_ns)
+        going = True
+        while going and self._session.active:
+            looks.thread = self._target() or 0
+            now_ns, made, waited_ns = time.perf_counter_ns(), looks.looks, looks.waited_ns
+            pace = self._pace(now_ns)
+            period_ns = max(self._interval_ns, int((look_ns + HANDOVER_NS) / ((1 - _TURNS_SHARE) * pace)))
+            until_ns = now_ns + min(max(_SHORTEST_TURN_NS, int(turn_ns / (_TURNS_SHARE * pace))), _LONGEST_TURN_NS)
+            going = looks.run(until_ns, period_ns, shortest_ns)
+            made = max(1, looks.looks - made)
+            wait_ns += 0.3 * ((looks.waited_ns - waited_ns) / made - wait_ns)
+            _fit_switch_interval(threads, wait_ns)
+            look_ns += 0.3 * (min(self._cost_ns() / made, 4 * look_ns) - look_ns)
+            self._turn(looks)
+            # a turn that meets new places costs their notes, once: it is not the measure of what turns cost
+            turn_ns += 0.2 * (min(self._cost_ns(), 4 * turn_ns) - turn_ns)
             now_ns = time.perf_counter_ns()
-            period_ns = max(self._interval_ns, int((look_ns + HANDOVER_NS) / self._pace(now_ns)))
-            if self._readings is None or now_ns < next_resources_ns:
+            if self._readings is None or now_ns < next_resources_ns or not going:
                 continue
             self._readings.read()
-            _fit_switch_interval(threads)
             reading_ns += 0.2 * (min(self._cost_ns(), 4 * reading_ns) - reading_ns)
             next_resources_ns = now_ns + max(_RESOURCES_EVERY_NS, int(reading_ns / (0.1 * BUDGET_SHARE)))
             if now_ns >= next_note_ns:  # for a run that is killed
@@ -195,27 +197,32 @@ class Sampler:
         self._spent_ns = spent_ns
         return cost_ns
 
-    # one look
+    # a turn
 
-    def _look(self) -> None:
-        """Write where the thread is, and how much memory is in use."""
-        target = self._target()
-        site = self._site(stack_of(target)) if target is not None else None
-        if site is None:
-            return
-        self._looks += 1
-        self._tape.write(sample_code(site))
-        if self._rss is not None:
-            self._tape.write_value(_RSS, self._rss())
-        if self._device_reads and self._looks % _DEVICE_EVERY == 1 and torch.cuda.is_initialized():
-            self._read_device()
-
-    def _site(self, stack: Stack) -> int | None:
-        at = _place_in_worker(stack) if self._worker else _place_in_training(stack)
-        if at is None:
-            return None  # e.g. a worker that waits for an index
-        inner = next((place for place in stack[:at] if not _is_ours(place[0])), None)
-        return self._sites.number(stack[at], inner)
+    def _turn(self, looks: Looks) -> None:
+        """Write what was seen since the last one, and what the training thread kept."""
+        samples, met = looks.take()
+        for place in met:
+            site = self._sites.number(place)
+            self._codes.append(sample_code(site) if site is not None else None)
+        words: list[int] = []
+        for time_ns, place_number, rss_bytes in samples:
+            event = self._codes[place_number]
+            if event is None:
+                continue
+            self._samples += 1
+            words += (event, time_ns)
+            if rss_bytes >= 0:
+                words += (_RSS, rss_bytes)
+            elif not self._rss_missed:
+                self._rss_missed = True
+                self._session.note("unobserved", what="rss", why="this system has no /proc/self/statm")
+        if words:
+            self._tape.write_words(words)
+            if self._device_reads and torch.cuda.is_initialized():
+                self._read_device()
+        if not self._worker:
+            self._session.drain()
 
     def _read_device(self) -> None:
         device = seen(self._session).device
@@ -235,47 +242,6 @@ class Sampler:
         inactive = statistics.get("inactive_split_bytes", {}).get("all")
         if inactive is not None:
             self._tape.write_value(_INACTIVE, inactive["current"])
-
-
-_OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
-_TORCH = os.path.dirname(os.path.abspath(torch.__file__))  # noqa: PTH100, PTH120
-_STDLIB = os.path.dirname(os.path.abspath(threading.__file__))  # noqa: PTH100, PTH120
-
-
-def _is_ours(function: CodeType) -> bool:
-    return function.co_filename.startswith(_OURS)
-
-
-def _place_in_training(stack: Stack) -> int | None:
-    """Where in the stack the innermost frame of the user's is.
-
-    For a program that is itself an installed package: its innermost frame outside torch and Python's own.
-    """
-    for belongs in (is_user_code, _is_installed_program):
-        for at, (function, _, _) in enumerate(stack):
-            if belongs(function):
-                return at
-    return None
-
-
-def _place_in_worker(stack: Stack) -> int | None:
-    """Where the innermost frame of the user's is that the worker's loop called; else an installed dataset's own."""
-    user = dataset = None
-    for at, (function, _, _) in enumerate(stack):
-        if function.co_name == "_worker_loop":
-            return user if user is not None else dataset
-        if user is None and is_user_code(function):
-            user = at
-        elif _is_installed_program(function):
-            dataset = at
-    return None  # the worker is starting or ending
-
-
-def _is_installed_program(function: CodeType) -> bool:
-    """Installed code that is neither torch's nor Python's nor ours."""
-    path = function.co_filename
-    installed = "site-packages" in path or "dist-packages" in path
-    return not path.startswith((_TORCH, _OURS, "<")) and (installed or not path.startswith(_STDLIB))
 
 
 class Readings:
@@ -340,29 +306,38 @@ class Readings:
 # the switch interval
 
 _before_s: float | None = None  # what it was before we shortened it
+_ours_s = SWITCH_INTERVAL_S  # what we made of it
 
 
-def _fit_switch_interval(most_threads: int) -> None:
-    """Short while at most so many threads run Python, as it was otherwise."""
+def _fit_switch_interval(most_threads: int, wait_ns: float) -> None:
+    """Short while at most so many threads run Python, as it was otherwise. `wait_ns`: a look's for the GIL."""
     if threading.active_count() <= most_threads:
-        _shorten_switch_interval()
+        _shorten_switch_interval(min(max(SWITCH_INTERVAL_S, wait_ns / 1e9 / _CHECKS), LONGEST_INTERVAL_S))
     else:
         _lengthen_switch_interval()
 
 
-def _shorten_switch_interval() -> None:
-    global _before_s
-    current_s = sys.getswitchinterval()
-    if _before_s is None and current_s > SWITCH_INTERVAL_S:
-        _before_s = current_s
-        sys.setswitchinterval(SWITCH_INTERVAL_S)
+def _is_ours() -> bool:
+    """Whether nobody else has set the interval since we did."""
+    return abs(sys.getswitchinterval() - _ours_s) < 2e-6  # it is kept in whole microseconds
+
+
+def _shorten_switch_interval(to_s: float) -> None:
+    global _before_s, _ours_s
+    if _before_s is None and sys.getswitchinterval() > to_s:
+        _before_s = sys.getswitchinterval()
+    elif _before_s is None or not _is_ours():
+        return
+    if not _is_ours() or abs(to_s - _ours_s) > 0.2 * _ours_s:
+        sys.setswitchinterval(to_s)
+        _ours_s = to_s
 
 
 def _lengthen_switch_interval() -> None:
     """Back to what it was, unless somebody else has set it since."""
     global _before_s
     before_s, _before_s = _before_s, None
-    if before_s is not None and abs(sys.getswitchinterval() - SWITCH_INTERVAL_S) < 1e-9:
+    if before_s is not None and _is_ours():
         sys.setswitchinterval(before_s)
 
 

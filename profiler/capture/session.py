@@ -304,9 +304,9 @@ class Session:
 
     def close(self) -> None:
         """End in an orderly way: every hook is removed, the record says that it is complete."""
+        self._remove_hooks()
         if self._failure is not None:  # of a thread beside the training, and no step has ended since
             self._fail_now(*self._failure)
-        self._remove_hooks()
         while self._enders:
             with contextlib.suppress(Exception):
                 self._enders.pop()()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from types import CodeType
+from typing import Any
 
+from .looks import Place
 from .session import Session
-from .stack_walk import Place, line_of
+from .stack_walk import line_of
 
 _MOST_SITES = 20_000
 _WORKER_BIT = 1 << 31
@@ -25,14 +27,11 @@ class Sites:
             self._first = _WORKER_BIT | (worker_pid & 0x1FFFFF) * _WORKER_SITES
             self._limit = _WORKER_SITES
 
-    def number(self, user: Place, inner: Place | None) -> int | None:
-        """The number of a line of the user's and of the function that runs there; None once there are too many.
-
-        `inner` is the innermost place, or None where the user's own line runs.
-        """
-        function, instruction, _ = user
+    def number(self, place: Place) -> int | None:
+        """The number of a line of the user's and of the function that runs there; None once there are too many."""
+        function, instruction, leaf, variables = place
         line = line_of(function, instruction)
-        key = (function, line, inner[0] if inner is not None else None)
+        key = (function, line, leaf)
         number = self._numbers.get(key)
         if number is None:
             if len(self._numbers) >= self._limit:
@@ -44,14 +43,13 @@ class Sites:
                 file=os.path.abspath(function.co_filename),  # noqa: PTH100
                 line=line,
                 function=function.co_name,
-                leaf=qualified_name(inner) if inner is not None else "",
+                leaf=qualified_name(leaf, variables) if leaf is not None else "",
             )
         return number
 
 
-def qualified_name(place: Place) -> str:
-    """`module.function` of a place, e.g. "json.encoder.JSONEncoder.encode"."""
-    code, _, variables = place
-    module = variables.get("__name__", "")
+def qualified_name(code: CodeType, variables: dict[str, Any] | None) -> str:
+    """`module.function` of a code object that runs with these globals, e.g. "json.encoder.JSONEncoder.encode"."""
+    module = (variables or {}).get("__name__", "")
     function = getattr(code, "co_qualname", code.co_name)  # Python 3.11
     return f"{module}.{function}" if module else function

@@ -10,6 +10,7 @@ Nothing is trained, no accelerator is touched: calls for one are answered with t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import runpy
 import sys
@@ -228,6 +229,13 @@ def _without_accelerators() -> None:
         "manual_seed_all",
     ):
         setattr(cuda, name, lambda *_args, **_kwargs: None)
+    for name in ("Event", "Stream", "current_stream", "default_stream"):
+        setattr(cuda, name, Idle)
+    cuda.stream = lambda *_: contextlib.nullcontext()
+    cuda.current_device = lambda: 0
+    cuda.get_device_name = lambda *_: "planned"
+    cuda.get_device_capability = lambda *_: (9, 0)
+    cuda.is_bf16_supported = lambda *_, **__: True
     torch.backends.mps.is_available = lambda: False
     torch.compile = lambda model=None, **_: model if model is not None else lambda each: each
     torch.nn.Module.compile = lambda self, *_args, **_kwargs: None
@@ -241,6 +249,16 @@ def _without_accelerators() -> None:
         torch.distributed.init_process_group = alone
         parallel: Any = torch.nn.parallel
         parallel.DistributedDataParallel = Wrapped
+
+
+class Idle:
+    """Stands for a stream or an event: nothing runs on it, nothing is waited for and no time goes by."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return lambda *_, **__: 0.0 if name == "elapsed_time" else None
 
 
 class Wrapped(torch.nn.Module):  # type: ignore[misc]

@@ -1,7 +1,7 @@
 """Epochs of eight steps, each of which waits for its first batch to come from the store.
 
 Planted: an end of the epoch after every eighth step
-Where:   loader = DataLoader(Stored(), batch_size=BATCH, sampler=order, num_workers=2, persistent_workers=True)
+Where:   loader = DataLoader(Stored(), batch_size=BATCH, sampler=order, num_workers=4, persistent_workers=True)
 Verdict: data-loading
 Rule:    data/epoch-start
 Cured:   --cured goes over all epochs in one pass of the loader
@@ -52,7 +52,7 @@ model = nn.Sequential(
 )  # fmt: skip
 optimizer = torch.optim.AdamW(model.parameters(), fused=True)
 order = AllEpochs() if args.cured else RandomSampler(range(ITEMS))
-loader = DataLoader(Stored(), batch_size=BATCH, sampler=order, num_workers=2, persistent_workers=True)
+loader = DataLoader(Stored(), batch_size=BATCH, sampler=order, num_workers=4, persistent_workers=True)
 
 for _ in range(1 if args.cured else EPOCHS):
     for pictures, labels in loader:
