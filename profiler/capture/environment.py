@@ -6,6 +6,7 @@ steps, when nothing that we ask can initialise anything any more.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import inspect
@@ -14,6 +15,7 @@ import os
 import sys
 import weakref
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import torch
@@ -23,6 +25,7 @@ from .callsite import caller
 from .imports import when_imported
 from .session import Session
 
+_CONTEXTLIB = contextlib.contextmanager.__code__.co_filename
 _READ_AT_STEP = 3
 _AUTOCAST_LOOKS = 64  # so many entries of autocast are looked at, then it is left alone
 _VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_LAUNCH_BLOCKING", "CUDA_VISIBLE_DEVICES")
@@ -101,7 +104,7 @@ def _remember(session: Session, original: Callable[..., Any], name: str) -> Call
     @functools.wraps(original)
     def setter(*args: Any, **kwargs: Any) -> Any:
         result = original(*args, **kwargs)
-        if session.active and not _is_compiling():
+        if session.active and not _is_compiling() and not (name == "anomaly_mode" and _torchs_own(sys._getframe(1))):
             try:
                 _set_by[session][name] = caller(2)
                 if name == "grad_scaler":
@@ -117,6 +120,14 @@ def _remember(session: Session, original: Callable[..., Any], name: str) -> Call
         return result
 
     return setter
+
+
+def _torchs_own(frame: FrameType) -> bool:
+    """Whether torch itself calls: its compiler turns anomaly detection on for a moment, to name lines."""
+    while frame.f_code.co_filename == _CONTEXTLIB and frame.f_back is not None:
+        frame = frame.f_back
+    name = str(frame.f_globals.get("__name__", ""))
+    return name.startswith(("torch._functorch", "torch._dynamo", "torch._inductor", "torch.fx"))
 
 
 def _watch_autocast(session: Session) -> None:

@@ -29,6 +29,7 @@ _BASELINE_STEP, _FIRST_STEP, _NEXT = 20, 40, 5  # looked at 40 steps, 200, 1,000
 _AGAIN_AFTER = 8  # steps between the two looks
 _GROWTH_BYTES = 16 << 20
 _FEWEST = 16  # kept tensors below which nothing is said
+_MOST_STEPS_EACH = 8  # a graph kept every so many steps, at the rarest
 _OBJECTS = 5_000_000  # looked through at most: some 0.1 µs each
 _CHAIN = 4096
 _SUM = 0  # no object's identity
@@ -89,7 +90,7 @@ class KeptGraphs:
         place = _place(sys._getframe(1))
         for identity, (length, kept) in found.items():
             grew = length - self._seen.get(identity, length)
-            if grew < _AGAIN_AFTER // 2 or self._notes_left <= 0:
+            if grew < 1 or self._notes_left <= 0:
                 continue
             self._notes_left -= 1
             is_sum = isinstance(kept, torch.Tensor)
@@ -106,11 +107,11 @@ class KeptGraphs:
 
 
 def _growing(steps: int) -> Iterator[tuple[int, tuple[int, Any]]]:
-    """Containers and sums that hold about as many graphs as there were steps: identity → (how many, the thing).
+    """Containers and sums that hold a graph for every step, or for one in a few: identity → (how many, the thing).
 
     A sum is another tensor after each step, so that the longest one stands for it.
     """
-    least = max(_FEWEST, steps // 2)
+    least = max(_FEWEST, steps // _MOST_STEPS_EACH)
     longest: tuple[int, Any] = (0, None)
     for number, thing in enumerate(gc.get_objects()):
         if number >= _OBJECTS:

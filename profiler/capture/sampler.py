@@ -12,11 +12,10 @@ it is spent within a few seconds.
 
 A Python thread wakes up only when the one that runs lets go of the GIL, by itself (which torch does at each
 call) or when the switch interval is over. So a line that holds the GIL loses its last switch interval to the
-line after it. While no further Python threads run, we shorten the interval from 5 ms to 0.2 ms. Measured on a loop
-of 3 ms of pure Python and 3 ms without the GIL (2 cores): pure Python had 57 % of the time and 0-3 % of the samples
-at 5 ms, 56 % and 46 % at 0.5 ms, 53 % and 48 % at 0.2 ms. Where no core is free for us the bias is larger.
-So too in a DataLoader's worker, where a decoder that holds the GIL would be counted for the line after it.
-Where looks wait long, for calls that keep the GIL, it becomes longer, up to 1 ms: we check for it so often.
+line after it. While other Python threads do next to nothing, we shorten it from 5 ms to 0.2 ms (`switch_interval`).
+Measured on a loop of 3 ms of pure Python and 3 ms without the GIL (2 cores): pure Python had 57 % of the time and
+0-3 % of the samples at 5 ms, 56 % and 46 % at 0.5 ms, 53 % and 48 % at 0.2 ms. Where no core is free for us the bias
+is larger. So too in a DataLoader's worker, where a decoder that holds the GIL would be counted for the line after it.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ import torch
 
 from ..record.tape import Tape
 from ..record.vocabulary import Kind, Name, code, sample_code
-from . import limits, nvml, resources
+from . import limits, nvml, resources, switch_interval
 from .looks import Looks, open_looks
 from .session import Session
 from .settings import seen
@@ -40,9 +39,8 @@ from .sites import Sites
 BUDGET_SHARE = 0.003  # of the time; of it a tenth for the readings of once a second
 SHORTEST_PERIOD_MS = 5.0
 HANDOVER_NS = 50_000  # allowance for what a look costs the training thread beyond our own CPU time
-SWITCH_INTERVAL_S, LONGEST_INTERVAL_S = 0.0002, 0.001
-_CHECKS = 20  # of the GIL while a look waits for it, each of which costs us 10 µs; about so many may be made
 _RESOURCES_EVERY_NS = 1_000_000_000
+_OTHERS_EVERY_NS = 1_000_000_000
 _CHILDREN_EVERY = 4  # readings; they list and open a file for each child
 _FIRST_NOTE_NS = 10_000_000_000
 _JOIN_S = 0.5
@@ -51,7 +49,6 @@ _FIRST_TURN_NS = 500_000.0
 _FIRST_READING_NS = 300_000.0
 _SHORTEST_TURN_NS, _LONGEST_TURN_NS = 250_000_000, 2_000_000_000
 _TURNS_SHARE = 0.3  # of what may be spent: for turns, the rest for looks
-_WORKER_THREADS = 3  # of a DataLoader's worker: its loop, the queue's feeder, which mostly waits, and ours
 HEAD_START_NS = 10_000_000_000
 _SPEND_WITHIN_NS = 4_000_000_000  # what is in hand (or overdrawn) is spent (or saved) at this pace
 
@@ -127,7 +124,7 @@ class Sampler:
             self._note_share()
             if self._readings is not None:
                 self._readings.close()
-        _lengthen_switch_interval()
+        switch_interval.put_back()
 
     def _note_share(self) -> None:
         if not self._worker:
@@ -161,13 +158,17 @@ class Sampler:
     def _loop(self, looks: Looks) -> None:
         """Look, take a turn, and keep to the budget. The last `sampler` note is the one that counts."""
         look_ns, turn_ns, reading_ns, wait_ns = _FIRST_LOOK_NS, _FIRST_TURN_NS, _FIRST_READING_NS, 0.0
-        threads = _WORKER_THREADS if self._worker else 2
-        _fit_switch_interval(threads, 0)
+        others, busy = switch_interval.Others(), False
+        next_others_ns = 0
         shortest_ns = int(SHORTEST_PERIOD_MS * 1e6)
         next_resources_ns, next_note_ns = self._began_ns, self._began_ns + _FIRST_NOTE_NS
         going = True
         while going and self._session.active:
             looks.thread = self._target() or 0
+            if time.perf_counter_ns() >= next_others_ns:
+                busy = others.busy(looks.thread)
+                next_others_ns = time.perf_counter_ns() + _OTHERS_EVERY_NS
+            switch_interval.fit(busy, wait_ns)
             now_ns, made, waited_ns = time.perf_counter_ns(), looks.looks, looks.waited_ns
             pace = self._pace(now_ns)
             period_ns = max(self._interval_ns, int((look_ns + HANDOVER_NS) / ((1 - _TURNS_SHARE) * pace)))
@@ -175,7 +176,6 @@ class Sampler:
             going = looks.run(until_ns, period_ns, shortest_ns)
             made = max(1, looks.looks - made)
             wait_ns += 0.3 * ((looks.waited_ns - waited_ns) / made - wait_ns)
-            _fit_switch_interval(threads, wait_ns)
             look_ns += 0.3 * (min(self._cost_ns() / made, 4 * look_ns) - look_ns)
             self._turn(looks)
             # a turn that meets new places costs their notes, once: it is not the measure of what turns cost
@@ -301,45 +301,3 @@ class Readings:
         """Let go of the driver."""
         if self._gpu is not None:
             self._gpu.close()
-
-
-# the switch interval
-
-_before_s: float | None = None  # what it was before we shortened it
-_ours_s = SWITCH_INTERVAL_S  # what we made of it
-
-
-def _fit_switch_interval(most_threads: int, wait_ns: float) -> None:
-    """Short while at most so many threads run Python, as it was otherwise. `wait_ns`: a look's for the GIL."""
-    if threading.active_count() <= most_threads:
-        _shorten_switch_interval(min(max(SWITCH_INTERVAL_S, wait_ns / 1e9 / _CHECKS), LONGEST_INTERVAL_S))
-    else:
-        _lengthen_switch_interval()
-
-
-def _is_ours() -> bool:
-    """Whether nobody else has set the interval since we did."""
-    return abs(sys.getswitchinterval() - _ours_s) < 2e-6  # it is kept in whole microseconds
-
-
-def _shorten_switch_interval(to_s: float) -> None:
-    global _before_s, _ours_s
-    if _before_s is None and sys.getswitchinterval() > to_s:
-        _before_s = sys.getswitchinterval()
-    elif _before_s is None or not _is_ours():
-        return
-    if not _is_ours() or abs(to_s - _ours_s) > 0.2 * _ours_s:
-        sys.setswitchinterval(to_s)
-        _ours_s = to_s
-
-
-def _lengthen_switch_interval() -> None:
-    """Back to what it was, unless somebody else has set it since."""
-    global _before_s
-    before_s, _before_s = _before_s, None
-    if before_s is not None and _is_ours():
-        sys.setswitchinterval(before_s)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_lengthen_switch_interval)

@@ -62,6 +62,18 @@ def test_a_global_list_is_found_by_its_name_and_line(monkeypatch: pytest.MonkeyP
     assert line.strip() == "kept_outputs" + ".append(output)"
 
 
+def test_a_list_that_grows_every_fourth_step_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("profiler.capture.kept_graphs._FEWEST", 4)
+    steps = iter(range(STEPS))
+
+    def each_step(output: torch.Tensor, loss: torch.Tensor) -> None:
+        if next(steps) % 4 == 0:
+            list.append(kept_outputs, output)  # the line of the test above stays the only one of its kind
+
+    [kept] = kept_by(monkeypatch, tmp_path, each_step)
+    assert (kept.what, kept.name) == ("list", "kept_outputs")
+
+
 def test_an_attribute_that_holds_dicts_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     class Trainer:
         def __init__(self) -> None:

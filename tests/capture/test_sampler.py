@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from profiler.capture import data_wait, optimizer, resources, sampler, settings, workers
+from profiler.capture import data_wait, optimizer, resources, sampler, settings, switch_interval, workers
 from profiler.capture.session import CaptureConfig, Session
 from profiler.record.layout import tapes
 from profiler.record.reader import of_kind, read_notes, read_stream
@@ -198,7 +198,7 @@ def test_the_thread_ends_and_the_switch_interval_is_put_back(tmp_path: Path) -> 
     with recording(tmp_path):
         one_step()
         pure_python(0.3)
-        assert sys.getswitchinterval() == pytest.approx(sampler.SWITCH_INTERVAL_S)
+        assert sys.getswitchinterval() == pytest.approx(switch_interval.SHORTEST_S)
         assert [thread for thread in threading.enumerate() if thread.name == "prof-sampler"]
     assert sys.getswitchinterval() == pytest.approx(before)
     assert not [thread for thread in threading.enumerate() if thread.name == "prof-sampler"]
@@ -216,18 +216,34 @@ def test_a_switch_interval_of_the_users_own_stays(tmp_path: Path) -> None:
         sys.setswitchinterval(before)
 
 
-def test_the_interval_stays_as_it_is_while_other_threads_run(tmp_path: Path) -> None:
-    before, ended = sys.getswitchinterval(), threading.Event()
-    other = threading.Thread(target=ended.wait)
+def with_another_thread(work: Callable[[threading.Event], Any], folder: Path) -> float:
+    """The switch interval during a recording, beside a thread that does this."""
+    ended = threading.Event()
+    other = threading.Thread(target=work, args=(ended,))
     other.start()
     try:
-        with recording(tmp_path):
+        with recording(folder):
             one_step()
-            pure_python(0.3)
-            assert sys.getswitchinterval() == pytest.approx(before)
+            pure_python(2.5)
+            return sys.getswitchinterval()
     finally:
         ended.set()
         other.join()
+
+
+def runs_python(ended: threading.Event) -> None:
+    while not ended.is_set():
+        pass
+
+
+def test_the_interval_stays_as_it_is_while_other_threads_run(tmp_path: Path) -> None:
+    before = sys.getswitchinterval()
+    assert with_another_thread(runs_python, tmp_path) == pytest.approx(before)
+    assert sys.getswitchinterval() == pytest.approx(before)
+
+
+def test_a_thread_that_waits_does_not_count(tmp_path: Path) -> None:
+    assert with_another_thread(threading.Event.wait, tmp_path) < 0.002
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -253,3 +253,13 @@ def test_everything_is_put_back(tmp_path: Path) -> None:
     with recording(tmp_path):
         pass
     assert [dict(vars(owner)) for owner in owners] == before
+
+
+def test_anomaly_mode_that_torchs_compiler_turns_on_is_not_the_users(tmp_path: Path) -> None:
+    names: dict[str, Any] = {"__name__": "torch._functorch._aot_autograd.graph_capture_wrappers", "torch": torch}
+    exec("def traced():\n    with torch.autograd.detect_anomaly(check_nan=False):\n        pass\n", names)
+    with recording(tmp_path) as session:
+        names["traced"]()
+        model = nn.Linear(4, 2)
+        step(model, torch.optim.SGD(model.parameters()), steps=3)
+    assert values(session)["anomaly_mode"] is False

@@ -152,3 +152,22 @@ def test_a_module_on_meta_is_counted_from_python_too() -> None:
     assert model.counted is not None
     assert model.counted.flops_per_sample == 2 * (32 * 64 + 64 * 8)
     assert saved(model, 16) == 16 * 4 * (32 + 64), "the input, and ReLU's output which the last layer shares"
+
+
+def test_a_script_that_times_its_gpu_is_found(tmp_path: Path) -> None:
+    script = tmp_path / "timed.py"
+    script.write_text(
+        """
+import torch
+model = torch.nn.Linear(32, 8).cuda()
+side, started, ended = torch.cuda.Stream(), torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+started.record()
+side.wait_stream(torch.cuda.current_stream())
+with torch.cuda.stream(side):
+    x = torch.randn(4, 32).pin_memory().to("cuda", non_blocking=True)
+ended.record()
+assert torch.cuda.get_device_capability() >= (7, 0) and started.elapsed_time(ended) >= 0
+model(x).sum().backward()
+"""
+    )
+    assert find_model((str(script),)).parameters == 32 * 8 + 8
