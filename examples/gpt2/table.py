@@ -15,7 +15,7 @@ CURES = [  # what the first finding is to be about, and what is changed then
     ("host/python-line", "no `gc.collect()` in the step"),
     ("host/logging", "histograms of the weights every 100th step"),
     ("host/python-line", "text is encoded once, and batches are cut from one tensor"),
-    ("host/metrics", "guesses are counted every 100th step"),
+    ("host/metrics", "guesses are ranked every 100th step"),
     ("compute/unfused-attention", "`scaled_dot_product_attention`"),
     ("host/deepcopy", "a copy of the model every 100th step"),
     ("compute/small-kernels", "`gelu` in one operator"),
