@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+import torch
+
 from benchmarks.commands import last_line, prof
 
+DEVICE_SCRIPT = Path(__file__).parent / "device_timed.py"
 SCRIPT = Path(__file__).parents[1] / "tests" / "scenarios" / "hand_timed.py"
 
 
@@ -34,12 +37,15 @@ class Agreement:
 
 
 def run() -> list[Agreement]:
-    """Steps of milliseconds, and steps of less than one."""
+    """Steps of milliseconds, steps of less than one, and where there is a GPU those by its own clock."""
+    cases = {"long steps": [str(SCRIPT)], "short steps": [str(SCRIPT), "--short"]}
+    if torch.cuda.is_available():
+        cases[torch.cuda.get_device_name()] = [str(DEVICE_SCRIPT)]
     found: list[Agreement] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for case, arguments in {"long steps": [], "short steps": ["--short"]}.items():
-            by_hand = last_line(prof(folder, case.replace(" ", "-"), str(SCRIPT), *arguments), folder)
+        for case, command in cases.items():
+            by_hand = last_line(prof(folder, case.replace(" ", "-"), *command), folder)
             summary = json.loads((folder / case.replace(" ", "-") / "summary.json").read_text("utf-8"))
             warmup = summary["steps"]["warmup"]
             rows = {**by_hand["stages_ms"], "step": by_hand["steps_ms"]}

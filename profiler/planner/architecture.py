@@ -148,7 +148,8 @@ class Counted:
     """What was counted of a module by running it on the meta device, linear in the samples of a batch.
 
     `activation_bytes(samples) = activation_fixed_bytes + activation_bytes_per_sample * samples`, in the number
-    format in which the module was run; `low_precision_share` is what is left of it when it runs in 16 bit.
+    format in which the module was run; `low_precision_share` is what is left of it when it runs in 16 bit, and
+    `low_precision_copies_bytes` what autocast's copies of the weights add then.
     """
 
     flops_per_sample: float  # forward only
@@ -156,6 +157,7 @@ class Counted:
     activation_bytes_per_sample: float
     activation_fixed_bytes: float
     low_precision_share: float = 0.5
+    low_precision_copies_bytes: float = 0.0
     batch: int = 1  # samples in the batch that was seen
     calls: float = 0.0  # operators that the forward pass calls, whatever the batch
 

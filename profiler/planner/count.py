@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from profiler.planner.architecture import Counted, Model
+from profiler.planner.autocast import Autocast
 
 _FUSED = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _PLAIN_ATTENTION = torch.nn.functional.scaled_dot_product_attention
@@ -168,19 +169,27 @@ def count_module(module: torch.nn.Module, *arguments: Any, name: str | None = No
         torch.nn.functional.scaled_dot_product_attention = attention
 
 
-def measure(module: torch.nn.Module, call: tuple[Any, Any]) -> Counted:
-    """The module's call at two batch sizes, and once in bf16."""
+def measure(module: torch.nn.Module, call: tuple[Any, Any], autocast: bool = False) -> Counted:
+    """The module's call at two batch sizes, and once in bf16: wholly, or as `torch.autocast` does it."""
     tensors = [leaf for leaf in _pytree.tree_leaves(call) if isinstance(leaf, torch.Tensor)]
     batch = batch_size(tensors)
     points = [(size, count_call(module, resized(call, batch, size))) for size in (batch, 2 * batch)]
     slope, fixed = line((points[0][0], points[0][1][0]), (points[1][0], points[1][1][0]))
     flops, flops_fixed = line((points[0][0], points[0][1][1]), (points[1][0], points[1][1][1]))
+    saved = points[0][1][0]
+    share, copies = low_precision_share(module, call, batch, saved), 0.0
+    if autocast and saved:
+        with Autocast() as cast:
+            in_autocast = count_call(module, resized(call, batch, batch))[0]
+        copies = float(cast.copied_bytes)
+        share = max(in_autocast - copies, 0.0) / saved
     return Counted(
         flops_per_sample=flops,
         flops_fixed=flops_fixed,
         activation_bytes_per_sample=slope,
         activation_fixed_bytes=fixed,
-        low_precision_share=low_precision_share(module, call, batch, points[0][1][0]),
+        low_precision_share=share,
+        low_precision_copies_bytes=copies,
         batch=batch,
         calls=float(points[0][1][2]),
     )

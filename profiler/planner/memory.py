@@ -63,7 +63,8 @@ def activation_bytes(model: Model, layout: Layout, *, split: bool) -> Quantity:
     if model.counted is not None:
         counted = model.counted
         whole = counted.activation_fixed_bytes + counted.activation_bytes_per_sample * layout.micro_batch
-        return whole * np.where(np.asarray(layout.activation_bytes) < 4, counted.low_precision_share, 1.0)
+        low = whole * counted.low_precision_share + counted.low_precision_copies_bytes
+        return np.where(np.asarray(layout.activation_bytes) < 4, low, whole)
     shape = model.shape
     if shape is None:
         return layout.micro_batch * np.nan

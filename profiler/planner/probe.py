@@ -15,6 +15,7 @@ import json
 import runpy
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,7 @@ class Observer:
         self.optimizer: str | None = None
         self.momentum = False
         self.autocast = False
+        self.autocasting = 0  # regions of autocast entered, also of a device that is not here
         self.loss_bytes: int | None = None
         self.problem: str | None = None
         self._depth = 0
@@ -137,8 +139,8 @@ class Observer:
         if self._counting is not None:
             self._counting.__exit__(None, None, None)
             self._counting, self._forward_bytes = None, 0
-        self.autocast = self.autocast or torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
-        self.counted.append(count.measure(module, (args, kwargs)))
+        self.autocast = self.autocast or self.autocasting > 0
+        self.counted.append(count.measure(module, (args, kwargs), self.autocasting > 0))
         self.roots.append(module)
 
     def enough(self) -> None:
@@ -169,6 +171,7 @@ class Observer:
             "activation_bytes_per_sample": saved + loss,
             "activation_fixed_bytes": sum(each.activation_fixed_bytes for each in self.counted),
             "low_precision_share": (low + loss) / (saved + loss) if saved + loss else 0.5,
+            "low_precision_copies_bytes": sum(each.low_precision_copies_bytes for each in self.counted),
             "calls": sum(each.calls for each in self.counted),
             "optimizer": self.optimizer,
             "momentum": self.momentum,
@@ -201,7 +204,30 @@ def install(observer: Observer) -> None:
 
     optimizer_class.__init__ = init
     optimizer_class.profile_hook_step = staticmethod(lambda _step: lambda *_, **__: observer.enough())
+    _watch_autocast(observer)
     _without_accelerators()
+
+
+def _watch_autocast(observer: Observer) -> None:
+    """Autocast for a device that is not here switches itself off: what counts is what was asked for."""
+    autocast: Any = torch.autocast
+    plain_init, plain_enter, plain_exit = autocast.__init__, autocast.__enter__, autocast.__exit__
+
+    def init(self: Any, device_type: str, dtype: Any = None, enabled: bool = True, *args: Any, **kwargs: Any) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            plain_init(self, device_type, dtype, enabled, *args, **kwargs)
+        self.asked_for = bool(enabled)
+
+    def enter(self: Any) -> Any:
+        observer.autocasting += self.asked_for
+        return plain_enter(self)
+
+    def leave(self: Any, *exception: Any) -> Any:
+        observer.autocasting -= self.asked_for
+        return plain_exit(self, *exception)
+
+    autocast.__init__, autocast.__enter__, autocast.__exit__ = init, enter, leave
 
 
 def _parameter_on_meta(_module: Any, _name: str, parameter: Any) -> Any:

@@ -59,6 +59,7 @@ def model_from(seen: dict[str, Any], script: str) -> Model:
             activation_bytes_per_sample=seen["activation_bytes_per_sample"],
             activation_fixed_bytes=seen["activation_fixed_bytes"],
             low_precision_share=seen["low_precision_share"],
+            low_precision_copies_bytes=seen["low_precision_copies_bytes"],
             batch=seen["batch"],
             calls=seen["calls"],
         ),

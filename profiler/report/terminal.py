@@ -60,15 +60,14 @@ def print_result(result: Result, console: Console, report: Path | None = None) -
 
 def _headline(facts: Facts) -> Text:
     run = facts.run
-    parts = [printable(shlex.join(run.command)) or printable(run.name), printable(facts.machine.device)]
+    parts = [f"exit code {run.exit_code}"] if run.exit_code else []
+    if run.signal:
+        parts = [f"ended by {printable(run.signal)}"]
     if facts.steps is not None:
         parts.append(f"{wording.plural(facts.steps.count, 'step')} in {wording.seconds(run.duration_s)}")
     else:
         parts.append(wording.seconds(run.duration_s))
-    if run.signal:
-        parts.append(f"ended by {printable(run.signal)}")
-    elif run.exit_code:
-        parts.append(f"exit code {run.exit_code}")
+    parts += [printable(facts.machine.device), printable(shlex.join(run.command)) or printable(run.name)]
     return Text.assemble(("prof  ", "bold"), (" · ".join(parts), "dim"), no_wrap=True, overflow="ellipsis")
 
 

@@ -186,12 +186,20 @@ def _rules_of(module: ModuleType) -> Iterator[type[Rule]]:
             yield value
 
 
+_MOST_NAMED = 20  # in a message
+
+
 def _known(name: str, names: Iterable[str], where: str, what: str) -> None:
     names = list(names)
     if name in names:
         return
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     near += [other for other in names if name and name in other and other not in near]
-    hint = f"did you mean {' or '.join(near[:3])}?" if near else f"there are: {', '.join(names) or 'none'}."
+    if near:
+        hint = f"did you mean {' or '.join(near[:3])}?"
+    elif len(names) > _MOST_NAMED:
+        hint = f"`prof rules` lists all {len(names)}."
+    else:
+        hint = f"there are: {', '.join(names) or 'none'}."
     negative = f"{where} no {what} {name!r}" if where == "there is" else f"{where} the unknown {what} {name!r}"
     raise ProfError(f"{negative}; {hint}")
