@@ -130,6 +130,20 @@ def test_a_batch_made_by_hand_is_a_matter_of_data():
     assert judgement.verdict.rule == "host/python-line"
 
 
+def test_the_line_that_calls_a_packages_loop_is_not_blamed_for_it():
+    called = line(11, 12.0, "Trainer(model, args).train()", "accelerate.utils.operations.send_to_device")
+    said = looping(called)
+    (finding,) = PythonLine().check(said)
+    assert finding.fix.line == 11
+    stages = {
+        name: replace(it, lines=(line(11, it.mean_ms, "Trainer(model, args).train()"),))
+        if name in ("forward", "backward")
+        else it
+        for name, it in said.stages.items()
+    }
+    assert not isinstance(PythonLine().check(replace(said, stages=stages)), list)
+
+
 def test_the_models_arithmetic_in_forward_is_not_called_host_overhead():
     layer = line(12, 9.0, "x = F.relu(self.conv(x))", "torch.nn.functional.relu")
     assert not isinstance(PythonLine().check(looping(layer, stage="forward")), list)

@@ -19,8 +19,9 @@ class PythonLine(LineRule):
     step. In `other` any line of the user's counts that no rule of its own speaks of (`host/logging`,
     `host/metrics`, …), and the lines of one function count together where none reaches the threshold alone.
     In `forward` and `optimizer` only lines count that are told from the model's arithmetic: sleeping, the
-    network. It abstains where the sampler saw fewer than `samples` of it, and for `other` when no module's
-    forward was seen, for then the model's own arithmetic lies there.
+    network. A line under which whole steps run (`trainer.train()`) is not blamed for what a package's loop
+    does between the stages. It abstains where the sampler saw fewer than `samples` of it, and for `other` when
+    no module's forward was seen, for then the model's own arithmetic lies there.
 
     ## Fix
     By what the line does: every 50th step instead of each, after the loop, in place, or in a worker.
