@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from profiler.analysis.facts import Facts
+from profiler.analysis.facts import Facts, WorkerFacts
 from profiler.rules import device_verdict
 from profiler.rules.base import Abstention, Bottleneck, Finding, Severity, severity_of
 from profiler.rules.evidence import (
@@ -271,8 +271,17 @@ def _waiting(facts: Facts, first: Finding | None) -> Verdict:
         )
     else:
         word, what = Bottleneck.DATA_PREPROCESSING, f"each takes {ms(workers.batch_ms)} to make"
-    sentence = f"{WORDS[word]}: {percent(waited)} of each {ms(whole)} step waits for batches, and {what}."
+    held_up = _waits_for_cores(workers) if workers is not None else ""
+    sentence = f"{WORDS[word]}: {percent(waited)} of each {ms(whole)} step waits for batches, and {what}{held_up}."
     return Verdict(word, named, severity, sentence)
+
+
+def _waits_for_cores(workers: WorkerFacts) -> str:
+    """That what makes the batches was kept from running, as a clause."""
+    parts_ms = workers.load_ms + workers.preprocess_ms + workers.collate_ms + workers.run_delay_ms
+    if parts_ms <= 0 or workers.run_delay_ms < 0.3 * parts_ms:
+        return ""
+    return f", {percent(workers.run_delay_ms / parts_ms)} of it waiting for a core that something else used"
 
 
 _NOT_TOLD = (
