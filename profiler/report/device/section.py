@@ -145,7 +145,10 @@ def _figures(facts: Facts, device: DeviceFacts) -> tuple[tuple[str, str], ...]:
             "queued at a launch, median",
             None if device.queue_depth is None else wording.significant(device.queue_depth, 2),
         ),
-        ("FLOPs a step", None if device.flops_per_step is None else f"{device.flops_per_step:.3g}"),
+        (
+            "work a step",
+            None if device.flops_per_step is None else f"{wording.significant(device.flops_per_step / 1e12)} TFLOP",
+        ),
         ("MFU", None if device.mfu is None else share(device.mfu)),
         ("peak", None if device.peak_tflops is None else f"{wording.significant(device.peak_tflops)} TFLOP/s"),
     ]
@@ -170,7 +173,8 @@ def _span_parts(device: DeviceFacts) -> tuple[Part, ...]:
 
 def _stages(facts: Facts, device: DeviceFacts) -> tuple[StageRow, ...]:
     measured = {name: value for name, value in device.stages_ms.items() if value > 0 or name in facts.stages}
-    known = palette.in_order({*facts.stages, *(name for name in measured if name)})
+    happened = {name for name, stage in facts.stages.items() if stage.mean_ms > 0 or stage.calls_per_step > 0}
+    known = palette.in_order({*happened, *(name for name, value in measured.items() if name and value > 0)})
     colours = palette.colours(known)
     longest = max([*(facts.stage_ms(name) for name in known), *measured.values()], default=0.0) or 1.0
     rows = []
