@@ -16,6 +16,7 @@
 #include <Python.h>
 #include <structmember.h>
 #include <fcntl.h>
+#include <frameobject.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -172,7 +173,7 @@ static PyFrameObject *top_frame(Looks *self) {
     return (PyFrameObject *)frame;
 }
 
-/* Fill `places`, innermost first, as far as is needed; their number, or -1 with an exception. */
+/* Fill `places`, innermost first, as far as is needed; their number. An exception may be set. */
 static int walk(Looks *self, Place *places) {
     int collecting = PyGC_Disable();
     PyFrameObject *frame = top_frame(self);
@@ -189,7 +190,7 @@ static int walk(Looks *self, Place *places) {
     }
     Py_XDECREF(frame);
     if (collecting) PyGC_Enable();
-    return PyErr_Occurred() ? -1 : depth;
+    return depth;
 }
 
 /* Where the innermost place is that belongs to the user: -1: nowhere; -2: an exception is set.
@@ -216,9 +217,9 @@ static int users_place(Looks *self, Place *places, int depth) {
 static int look(Looks *self, int64_t wanted_ns, int64_t period_ns, int64_t rss_bytes) {
     Place places[DEEPEST];
     int depth = walk(self, places);
-    int number = -1;
+    int number = PyErr_Occurred() ? -2 : -1;
     int64_t seen_ns = now_ns();
-    if (depth > 0) {
+    if (depth > 0 && number == -1) {
         int at = users_place(self, places, depth);
         Place *leaf = NULL;
         for (int inner = 0; inner < at && leaf == NULL; inner++) {
@@ -231,7 +232,7 @@ static int look(Looks *self, int64_t wanted_ns, int64_t period_ns, int64_t rss_b
         Py_DECREF(places[at].code);
         Py_DECREF(places[at].globals);
     }
-    if (depth < 0 || number == -2) return -1;
+    if (number == -2) return -1;
     self->looks++;
     int repeats = MOST_REPEATS;
     while (number >= 0 && repeats-- && self->sample_count < MOST_SAMPLES) {

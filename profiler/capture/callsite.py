@@ -14,21 +14,22 @@ from typing import Any
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120 -- no pathlib on this path
 _LIBRARY_PARTS = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 _STDLIB = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib")} - {None, ""})
-_known: dict[CodeType, bool] = {}
+_known: dict[str, bool] = {}  # by file: equal code objects may stand in several
 
 
 def is_user_code(code: CodeType) -> bool:
     """Whether a code object comes from the user's own files (or a notebook cell)."""
-    known = _known.get(code)
+    path = code.co_filename
+    known = _known.get(path)
     if known is None:
-        known = _known[code] = _is_user_file(code.co_filename)
+        known = _known[path] = _is_user_file(path)
     return known
 
 
 def _is_user_file(path: str) -> bool:
     if path.startswith("<") and not path.startswith("<ipython"):
         return path == "<stdin>" or path == "<string>"
-    if path.startswith(_OURS) or any(part in path for part in _LIBRARY_PARTS):
+    if path.startswith(_OURS + os.sep) or any(part in path for part in _LIBRARY_PARTS):
         return False
     return not path.startswith(_STDLIB)
 

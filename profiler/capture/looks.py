@@ -32,6 +32,7 @@ Place = tuple[CodeType, int, CodeType | None, dict[str, Any] | None]  # code, in
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
 _TORCH = os.path.dirname(os.path.abspath(torch.__file__))  # noqa: PTH100, PTH120
 _STDLIB = os.path.dirname(os.path.abspath(threading.__file__))  # noqa: PTH100, PTH120
+_MOST_REPEATS = 256  # of one look: a machine that slept is no line of the user's
 _LOOKING = os.path.abspath(worker_looks.__file__)  # noqa: PTH100
 
 
@@ -57,11 +58,11 @@ def class_of(code: CodeType) -> int:
     path = code.co_filename
     if code.co_name == "_worker_loop":
         return WORKER_LOOP
-    if path.startswith(_OURS):
+    if path.startswith(_OURS + os.sep):
         return LOOKING if path == _LOOKING else OURS
     if is_user_code(code):
         return USER
-    if path.startswith((_TORCH, "<")):
+    if path.startswith((_TORCH + os.sep, "<")):
         return OTHER
     installed = "site-packages" in path or "dist-packages" in path
     return INSTALLED if installed or not path.startswith(_STDLIB) else OTHER
@@ -136,18 +137,20 @@ class PythonLooks:
                 return False
             if next_ns >= end_ns:
                 return True
-            self.waited_ns += max(0, time.perf_counter_ns() - next_ns)  # and for a core
             if self.thread:
-                self._look()
+                self._look(next_ns, period_ns)
 
-    def _look(self) -> None:
+    def _look(self, wanted_ns: int, period_ns: int) -> None:
         stack = self._see(self.thread)
-        now_ns = time.perf_counter_ns()
+        waited_ns = max(0, time.perf_counter_ns() - wanted_ns)  # for the GIL, and for a core
+        self.waited_ns += waited_ns
         self.looks += 1
         at = users_place(stack, self._worker)
         if at is not None:
             rss_bytes = self._rss() if self._rss is not None else -1
-            self._samples.append((now_ns, self._number(stack, at), rss_bytes))
+            number = self._number(stack, at)
+            for missed in range(min(1 + waited_ns // period_ns, _MOST_REPEATS)):
+                self._samples.append((wanted_ns + missed * period_ns, number, rss_bytes))
 
     def _number(self, stack: Stack, at: int) -> int:
         code, instruction, _ = stack[at]

@@ -70,12 +70,17 @@ def install(session: Session) -> None:
     session.on_training(start)
 
 
-def start_worker_sampler(session: Session) -> None:
-    """In a DataLoader's worker: see what its main thread runs between taking an index and giving a batch."""
+def start_worker_sampler(session: Session) -> Callable[[], None]:
+    """In a DataLoader's worker: see what its main thread runs between taking an index and giving a batch.
+
+    Returns what ends it.
+    """
     pid = os.getpid()
     main = threading.get_ident()
     tape = session.stream(f"wsampler-{pid}", limit_segments=8, segment_bytes=1 << 18)
-    Sampler(session, tape, lambda: main, Sites(session, worker_pid=pid), worker=True).start()
+    sampler = Sampler(session, tape, lambda: main, Sites(session, worker_pid=pid), worker=True)
+    sampler.start()
+    return sampler.stop
 
 
 class Sampler:
@@ -103,6 +108,7 @@ class Sampler:
         self._samples = 0
         self._spent_ns = 0  # CPU time of our thread
         self._device_reads = not worker
+        self._stopped = False
         self._rss_missed = worker  # nobody asks a worker's
         self._thread = threading.Thread(target=self._run, name="prof-sampler", daemon=True)
 
@@ -118,6 +124,7 @@ class Sampler:
     def stop(self) -> None:
         """End the thread and say what it cost. In the child of a fork there is no thread to end."""
         if os.getpid() == self._pid and self._looks is not None:
+            self._stopped = True
             self._looks.stop()
             if self._thread is not threading.current_thread():
                 self._thread.join(_JOIN_S)
@@ -137,7 +144,8 @@ class Sampler:
 
     def _pace(self, now_ns: int) -> float:
         """Share of the time to come that looks and turns may take."""
-        in_hand_ns = BUDGET_SHARE * (now_ns - self._began_ns + HEAD_START_NS) - self._cost_so_far_ns()
+        earned_ns = BUDGET_SHARE * (now_ns - self._began_ns + HEAD_START_NS)
+        in_hand_ns = min(earned_ns - self._cost_so_far_ns(), BUDGET_SHARE * HEAD_START_NS)  # a machine may have slept
         return max(0.9 * BUDGET_SHARE + in_hand_ns / _SPEND_WITHIN_NS, 0.1 * BUDGET_SHARE)
 
     def _run(self) -> None:
@@ -146,6 +154,8 @@ class Sampler:
             self._loop(self._looks)
         except Exception as error:
             self._failed(error)
+        finally:
+            switch_interval.put_back()
 
     def _failed(self, error: Exception) -> None:
         """Hooks may be in use on the training thread: have it end the recording at its next step."""
@@ -162,9 +172,8 @@ class Sampler:
         next_others_ns = 0
         shortest_ns = int(SHORTEST_PERIOD_MS * 1e6)
         next_resources_ns, next_note_ns = self._began_ns, self._began_ns + _FIRST_NOTE_NS
-        going = True
-        while going and self._session.active:
-            looks.thread = self._target() or 0
+        while self._session.active and not self._stopped:
+            looks.thread = max(0, self._target() or 0)
             if time.perf_counter_ns() >= next_others_ns:
                 busy = others.busy(looks.thread)
                 next_others_ns = time.perf_counter_ns() + _OTHERS_EVERY_NS
@@ -173,7 +182,7 @@ class Sampler:
             pace = self._pace(now_ns)
             period_ns = max(self._interval_ns, int((look_ns + HANDOVER_NS) / ((1 - _TURNS_SHARE) * pace)))
             until_ns = now_ns + min(max(_SHORTEST_TURN_NS, int(turn_ns / (_TURNS_SHARE * pace))), _LONGEST_TURN_NS)
-            going = looks.run(until_ns, period_ns, shortest_ns)
+            looks.run(until_ns, period_ns, shortest_ns)
             made = max(1, looks.looks - made)
             wait_ns += 0.3 * ((looks.waited_ns - waited_ns) / made - wait_ns)
             look_ns += 0.3 * (min(self._cost_ns() / made, 4 * look_ns) - look_ns)
@@ -181,7 +190,7 @@ class Sampler:
             # a turn that meets new places costs their notes, once: it is not the measure of what turns cost
             turn_ns += 0.2 * (min(self._cost_ns(), 4 * turn_ns) - turn_ns)
             now_ns = time.perf_counter_ns()
-            if self._readings is None or now_ns < next_resources_ns or not going:
+            if self._readings is None or now_ns < next_resources_ns or self._stopped:
                 continue
             self._readings.read()
             reading_ns += 0.2 * (min(self._cost_ns(), 4 * reading_ns) - reading_ns)

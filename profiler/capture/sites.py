@@ -20,7 +20,7 @@ class Sites:
 
     def __init__(self, session: Session, worker_pid: int | None = None) -> None:
         self._session = session
-        self._numbers: dict[tuple[CodeType, int, CodeType | None], int] = {}
+        self._numbers: dict[tuple[str, CodeType, int, str, CodeType | None], int] = {}
         if worker_pid is None:
             self._first, self._limit = 0, _MOST_SITES
         else:
@@ -31,7 +31,8 @@ class Sites:
         """The number of a line of the user's and of the function that runs there; None once there are too many."""
         function, instruction, leaf, variables = place
         line = line_of(function, instruction)
-        key = (function, line, leaf)
+        # equal code objects may stand in several files
+        key = (function.co_filename, function, line, leaf.co_filename if leaf is not None else "", leaf)
         number = self._numbers.get(key)
         if number is None:
             if len(self._numbers) >= self._limit:

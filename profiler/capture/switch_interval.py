@@ -27,7 +27,8 @@ class Others:
 
     def __init__(self) -> None:
         self._used_ns: dict[int, int] = {}
-        self._asked_ns = time.perf_counter_ns()
+        self._asked_ns = 0
+        self.busy(0)  # what they used until now is not of this time
 
     def busy(self, trains: int) -> bool:
         """Whether they used more than a tenth of a core since the last call; True where the kernel does not say."""
@@ -48,8 +49,10 @@ def _used_ns(thread: int) -> int:
     """CPU time of a thread of this process so far; 0 where it has just ended; -1 where the kernel does not say."""
     try:
         return int(Path(f"/proc/self/task/{thread}/schedstat").read_bytes().split()[0])
-    except (FileNotFoundError, ProcessLookupError):
-        return 0 if os.path.isdir("/proc/self/task") else -1  # noqa: PTH112
+    except ProcessLookupError:
+        return 0
+    except FileNotFoundError:
+        return -1 if os.path.exists(f"/proc/self/task/{thread}") else 0  # noqa: PTH110
     except (OSError, ValueError, IndexError):
         return -1
 

@@ -7,6 +7,7 @@ delay; what is left of the wall is time blocked: storage, network, locks.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import time
@@ -124,8 +125,11 @@ class Workers:
         return known
 
 
-def install(session: Session, on_worker: Callable[[], None]) -> None:
-    """Wrap the fetchers, and the workers' main loop; `on_worker` runs in each worker as it begins."""
+def install(session: Session, on_worker: Callable[[], Callable[[], None]]) -> None:
+    """Wrap the fetchers, and the workers' main loop.
+
+    `on_worker` runs in each worker as it begins, and what it returns as it ends.
+    """
     workers = Workers(session)
     session.epoch_listeners.append(workers.epoch_begins)
     replace = session.patches.replace
@@ -211,16 +215,22 @@ def _items(index: Any) -> int:
         return 1
 
 
-def _worker_loop(session: Session, original: Any, on_worker: Callable[[], None]) -> Any:
+def _worker_loop(session: Session, original: Any, on_worker: Callable[[], Callable[[], None]]) -> Any:
     @functools.wraps(original)
     def _worker_loop(*args: Any, **kwargs: Any) -> None:
+        ended: Callable[[], None] | None = None
         if session.active:
             try:
                 session.become_worker(os.getppid())
-                on_worker()
+                ended = on_worker()
             except Exception as error:
                 session.fail("starting a worker", error)
-        original(*args, **kwargs)
+        try:
+            original(*args, **kwargs)
+        finally:
+            if ended is not None:
+                with contextlib.suppress(Exception):
+                    ended()
 
     return _worker_loop
 

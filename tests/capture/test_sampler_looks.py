@@ -94,7 +94,7 @@ def test_the_leaf_is_what_runs_on_the_line(open_way: Callable[[bool], Looks]) ->
     with Busy(indented) as thread:
         found = looked(open_way(False), thread, 1.0)
     inside = [place for _, place in found if place[0].co_name == "indented" and place[2] is not None]
-    assert len(inside) > len(found) / 2
+    assert len(inside) > 5
     assert all(leaf.co_filename.endswith("encoder.py") for _, _, leaf, _ in inside if leaf is not None)
     assert all(variables is not None and variables["__name__"] == "json.encoder" for *_, variables in inside)
 
@@ -110,14 +110,12 @@ def half_and_half() -> None:
     time.sleep(took_s)
 
 
-def test_a_call_that_keeps_the_gil_is_seen_for_its_time() -> None:
-    if ways._compiled() is None:
-        pytest.skip("the sampler's loop was not compiled here")
+def test_a_call_that_keeps_the_gil_is_seen_for_its_time(open_way: Callable[[bool], Looks]) -> None:
     before = sys.getswitchinterval()
     sys.setswitchinterval(0.0002)
     try:
         with Busy(half_and_half) as thread:
-            found = looked(open_looks(False), thread, 4.0)
+            found = looked(open_way(False), thread, 4.0)
     finally:
         sys.setswitchinterval(before)
     first = half_and_half.__code__.co_firstlineno
@@ -135,6 +133,17 @@ def test_memory_is_read_with_each_look(open_way: Callable[[bool], Looks]) -> Non
     assert all(10e6 < rss_bytes < 1e12 for _, _, rss_bytes in samples)
     assert looks.take() == ([], [])
     assert looks.looks >= len(samples)
+
+
+def test_libraries_whose_name_begins_as_torchs_are_not_torchs() -> None:
+    def owner(path: str) -> int:
+        return ways.class_of(compile("pass", path, "exec"))
+
+    beside = ways._TORCH.removesuffix("torch")
+    assert owner(beside + "torch/nn/modules/linear.py") == ways.OTHER
+    assert owner(beside + "torchvision/datasets/folder.py") == ways.INSTALLED
+    assert owner(ways._OURS + "_bench/train.py") == ways.USER
+    assert owner(ways._OURS + "/capture/session.py") == ways.OURS
 
 
 def test_nobody_is_looked_at_until_a_thread_is_named(open_way: Callable[[bool], Looks]) -> None:
