@@ -2,7 +2,7 @@
 
 Planted: four workers for each core
 Where:   loader = DataLoader(Sorted(), batch_size=32, num_workers=workers, persistent_workers=True)
-Verdict: data-preprocessing
+Verdict: data-preprocessing | compute
 Note:    fewer workers would make as many batches
 Rule:    data/too-many-workers
 Cured:   --cured has one worker, and less to sort
@@ -27,7 +27,7 @@ class Sorted(Dataset):
     """Sorted noise."""
 
     def __len__(self) -> int:
-        return 2400
+        return 4800
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         return torch.randn(512 if args.cured else 8192).sort().values[:512], index % 2
@@ -38,7 +38,7 @@ optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
 workers = 1 if args.cured else 8
 loader = DataLoader(Sorted(), batch_size=32, num_workers=workers, persistent_workers=True)
 
-for epoch in range(4):
+for epoch in range(2):
     for rows, labels in loader:
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(model(rows), labels)

@@ -37,7 +37,7 @@ inputs = torch.randn(8192, 64)
 targets = torch.randint(400, (8192,))
 
 for _ in range(1000):
-    chosen = torch.randint(len(inputs), (64,))
+    chosen = torch.randint(len(inputs), (8,))
     loss = nn.functional.cross_entropy(model(inputs[chosen]), targets[chosen])
     if args.cured:
         optimizer.zero_grad()
