@@ -1,6 +1,6 @@
-"""Every step writes all its predictions as JSON, and waits until the disk has them.
+"""Every step writes all its predictions as JSON.
 
-Planted: json.dumps and fsync in each step
+Planted: json.dumps in each step
 Where:   log.write(json.dumps({"step": step, "predictions": predictions.tolist()}) + "\\n")
 Verdict: host-overhead
 Rule:    host/logging
@@ -9,7 +9,6 @@ Cured:   --cured logs every fiftieth step
 
 import argparse
 import json
-import os
 import tempfile
 
 import torch
@@ -36,6 +35,4 @@ with tempfile.TemporaryFile("w") as log:
         optimizer.step()
         if step % (50 if args.cured else 1) == 0:
             log.write(json.dumps({"step": step, "predictions": predictions.tolist()}) + "\n")
-            log.flush()
-            os.fsync(log.fileno())
     print(f"loss {loss.item():.3f}")
