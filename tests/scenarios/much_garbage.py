@@ -3,11 +3,10 @@
 Planted: objects that bring full collections on, again and again
 Verdict: host-overhead
 Rule:    host/garbage-collection
-Cured:   --cured freezes what lives on, and collects no more
+Cured:   --cured keeps them as one tensor
 """
 
 import argparse
-import gc
 from collections import deque
 from typing import Any
 
@@ -25,10 +24,6 @@ optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
 inputs = torch.randn(8192, 64)
 targets = inputs[:, :8].sin()
 kept: deque[Any] = deque(maxlen=10)
-if args.cured:
-    gc.collect()
-    gc.freeze()
-    gc.disable()
 
 for _ in range(200):
     chosen = torch.randint(len(inputs), (256,))
@@ -36,5 +31,5 @@ for _ in range(200):
     loss = nn.functional.mse_loss(model(inputs[chosen]), targets[chosen])
     loss.backward()
     optimizer.step()
-    kept.append([[number] for number in range(20_000)])
+    kept.append(torch.arange(20_000) if args.cured else [[number] for number in range(20_000)])
 print(f"loss {loss.item():.3f}, {len(kept)} steps kept")
