@@ -6,6 +6,7 @@ COMPILED = ("_interval", "_looks")
 
 setup(
     ext_modules=[
-        Extension(f"profiler.capture.{name}", [f"profiler/capture/{name}.c"], optional=True) for name in COMPILED
+        Extension(f"profiler.capture.{name}", [f"profiler/capture/{name}.c"], libraries=["m"], optional=True)
+        for name in COMPILED
     ]
 )

@@ -7,8 +7,9 @@
  * (before 3.12 an allocation may start one, which runs Python code, which lets go of the GIL): so a stack is seen
  * all at once. Then code objects not met before are given to `classify`, a Python function.
  *
- * Where the GIL was not to be had for longer than a period, the thread has been on that line all the while: it is
- * written once for each period.
+ * Looks come at random (exponential) distances, so that no rhythm of the training's meets a rhythm of ours. Where the
+ * GIL was not to be had at once, the thread has been on that line all the while: it is written for each look that
+ * would have come in that time.
  *
  * Static type, since the launcher's private copy of the package and a user's import share this file.
  */
@@ -16,6 +17,7 @@
 #include <Python.h>
 #include <structmember.h>
 #include <fcntl.h>
+#include <math.h>
 #include <frameobject.h>
 #include <pthread.h>
 #include <stdint.h>
@@ -31,6 +33,7 @@
 #define MOST_CODES (1 << 14) /* code objects whose class is kept, and places */
 #define SLOTS (1 << 15)
 #define MOST_SAMPLES 1024 /* between two calls of `take` */
+#define LONGEST 5.0 /* periods between two looks */
 #define MOST_REPEATS 256 /* of one look: a machine that slept is no line of the user's */
 
 enum { UNKNOWN = -1, OTHER = 0, USER = 1, INSTALLED = 2, OURS = 3, WORKER_LOOP = 4, LOOKING = 5 };
@@ -213,6 +216,13 @@ static int users_place(Looks *self, Place *places, int depth) {
     return self->worker ? -1 : installed;
 }
 
+/* A random distance between two looks. */
+static int64_t distance(Looks *self, int64_t period_ns) {
+    self->random = self->random * 6364136223846793005u + 1442695040888963407u;
+    double share = ((double)(self->random >> 33) + 1.0) / (double)(1u << 31); /* 0 < share <= 1 */
+    return (int64_t)((double)period_ns * fmin(-log(share), LONGEST));
+}
+
 /* Look once, and write down what was seen. -1: an exception is set. */
 static int look(Looks *self, int64_t wanted_ns, int64_t period_ns, int64_t rss_bytes) {
     Place places[DEEPEST];
@@ -237,7 +247,7 @@ static int look(Looks *self, int64_t wanted_ns, int64_t period_ns, int64_t rss_b
     int repeats = MOST_REPEATS;
     while (number >= 0 && repeats-- && self->sample_count < MOST_SAMPLES) {
         self->samples[self->sample_count++] = (Sample){wanted_ns, rss_bytes, number};
-        wanted_ns += period_ns;
+        wanted_ns += distance(self, period_ns);
         if (wanted_ns >= seen_ns) break;
     }
     return 0;
@@ -273,9 +283,7 @@ static PyObject *looks_run(Looks *self, PyObject *args) {
     long long end_ns, period_ns, shortest_ns;
     if (!PyArg_ParseTuple(args, "LLL", &end_ns, &period_ns, &shortest_ns)) return NULL;
     while (self->sample_count < MOST_SAMPLES) {
-        self->random = self->random * 6364136223846793005u + 1442695040888963407u;
-        double around = 0.5 + (double)(self->random >> 33) / (double)(1u << 31);
-        int64_t wait_ns = (int64_t)((double)period_ns * around);
+        int64_t wait_ns = distance(self, period_ns);
         int64_t next_ns = now_ns() + (wait_ns > shortest_ns ? wait_ns : shortest_ns);
         int64_t wanted_ns = 0, rss = -1;
         int stopped;

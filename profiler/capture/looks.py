@@ -32,6 +32,7 @@ Place = tuple[CodeType, int, CodeType | None, dict[str, Any] | None]  # code, in
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
 _TORCH = os.path.dirname(os.path.abspath(torch.__file__))  # noqa: PTH100, PTH120
 _STDLIB = os.path.dirname(os.path.abspath(threading.__file__))  # noqa: PTH100, PTH120
+_LONGEST = 5.0  # periods between two looks
 _MOST_REPEATS = 256  # of one look: a machine that slept is no line of the user's
 _LOOKING = os.path.abspath(worker_looks.__file__)  # noqa: PTH100
 
@@ -44,7 +45,7 @@ class Looks(Protocol):
     waited_ns: int  # for the GIL, in all looks so far
 
     def run(self, end_ns: int, period_ns: int, shortest_ns: int) -> bool:
-        """Look about every period until then. False: stopped."""
+        """Look until then, at random distances of a period on the average. False: stopped."""
 
     def stop(self) -> None:
         """End `run` at once, now and later; from any thread."""
@@ -119,7 +120,7 @@ class PythonLooks:
         self._worker = worker
         self._see = see
         self._rss = resources.rss_reader()
-        self._jitter = os.getpid()
+        self._random = random.Random()  # the user's random state is theirs
         self._wake = threading.Lock()  # held; its release ends `run`
         self._wake.acquire()
         self._samples: list[Sample] = []
@@ -129,9 +130,8 @@ class PythonLooks:
     def run(self, end_ns: int, period_ns: int, shortest_ns: int) -> bool:
         """As in `Looks`."""
         while True:
-            self._jitter = (self._jitter * 1103515245 + 12345) & 0x7FFFFFFF
             now_ns = time.perf_counter_ns()
-            next_ns = now_ns + max(shortest_ns, int(period_ns * (0.5 + self._jitter / 0x7FFFFFFF)))
+            next_ns = now_ns + max(shortest_ns, self._distance_ns(period_ns))
             if self._wake.acquire(timeout=max(0, min(next_ns, end_ns) - now_ns) / 1e9):
                 self._wake.release()
                 return False
@@ -149,8 +149,14 @@ class PythonLooks:
         if at is not None:
             rss_bytes = self._rss() if self._rss is not None else -1
             number = self._number(stack, at)
-            for missed in range(min(1 + waited_ns // period_ns, _MOST_REPEATS)):
-                self._samples.append((wanted_ns + missed * period_ns, number, rss_bytes))
+            seen_ns, repeats = wanted_ns + waited_ns, 0
+            while repeats == 0 or (wanted_ns < seen_ns and repeats < _MOST_REPEATS):
+                self._samples.append((wanted_ns, number, rss_bytes))
+                wanted_ns += self._distance_ns(period_ns)
+                repeats += 1
+
+    def _distance_ns(self, period_ns: int) -> int:
+        return int(period_ns * min(self._random.expovariate(1.0), _LONGEST))
 
     def _number(self, stack: Stack, at: int) -> int:
         code, instruction, _ = stack[at]
