@@ -45,6 +45,11 @@ class StageFacts:
     parts_ms: dict[str, float] = field(default_factory=dict)  # mean per step: "zero_grad", "clip", "step", "loss", …
     host_ms: float | None = None  # mean by the host's clock, where the times above are the device's
 
+    @property
+    def happened(self) -> bool:
+        """Whether there is anything to say of it: a training without ranks does not communicate."""
+        return self.mean_ms > 0 or self.calls_per_step > 0
+
 
 @dataclass(frozen=True, slots=True)
 class OutlierStep:
@@ -135,6 +140,11 @@ class WorkerFacts:
     item_facts: ItemFacts | None = None  # None: no item was seen in two epochs, or it can't be compared
     contents: BatchContents | None = None
     process_facts: ProcessFacts | None = None
+
+    @property
+    def parts_ms(self) -> float:
+        """What the parts of a batch come to; they are medians, `batch_ms` is a mean."""
+        return self.load_ms + self.preprocess_ms + self.collate_ms + self.run_delay_ms
 
 
 @dataclass(frozen=True, slots=True)

@@ -217,14 +217,15 @@ static int users_place(Looks *self, Place *places, int depth) {
 }
 
 /* A random distance between two looks. */
-static int64_t distance(Looks *self, int64_t period_ns) {
+static int64_t distance(Looks *self, int64_t period_ns, int64_t shortest_ns) {
     self->random = self->random * 6364136223846793005u + 1442695040888963407u;
     double share = ((double)(self->random >> 33) + 1.0) / (double)(1u << 31); /* 0 < share <= 1 */
-    return (int64_t)((double)period_ns * fmin(-log(share), LONGEST));
+    int64_t distance_ns = (int64_t)((double)period_ns * fmin(-log(share), LONGEST));
+    return distance_ns > shortest_ns ? distance_ns : shortest_ns;
 }
 
 /* Look once, and write down what was seen. -1: an exception is set. */
-static int look(Looks *self, int64_t wanted_ns, int64_t period_ns, int64_t rss_bytes) {
+static int look(Looks *self, int64_t wanted_ns, int64_t period_ns, int64_t shortest_ns, int64_t rss_bytes) {
     Place places[DEEPEST];
     int depth = walk(self, places);
     int number = PyErr_Occurred() ? -2 : -1;
@@ -247,7 +248,7 @@ static int look(Looks *self, int64_t wanted_ns, int64_t period_ns, int64_t rss_b
     int repeats = MOST_REPEATS;
     while (number >= 0 && repeats-- && self->sample_count < MOST_SAMPLES) {
         self->samples[self->sample_count++] = (Sample){wanted_ns, rss_bytes, number};
-        wanted_ns += distance(self, period_ns);
+        wanted_ns += distance(self, period_ns, shortest_ns);
         if (wanted_ns >= seen_ns) break;
     }
     return 0;
@@ -277,14 +278,14 @@ static int sleep_until(Looks *self, int64_t time_ns) {
     return stopped;
 }
 
-PyDoc_STRVAR(run_doc, "run(end_ns, period_ns, shortest_ns): look about every period until then. False: stopped.");
+PyDoc_STRVAR(run_doc, "run(end_ns, period_ns, shortest_ns): look until then, at random distances of a period on the average.\n\n"
+    "False: stopped.");
 
 static PyObject *looks_run(Looks *self, PyObject *args) {
     long long end_ns, period_ns, shortest_ns;
     if (!PyArg_ParseTuple(args, "LLL", &end_ns, &period_ns, &shortest_ns)) return NULL;
     while (self->sample_count < MOST_SAMPLES) {
-        int64_t wait_ns = distance(self, period_ns);
-        int64_t next_ns = now_ns() + (wait_ns > shortest_ns ? wait_ns : shortest_ns);
+        int64_t next_ns = now_ns() + distance(self, period_ns, shortest_ns);
         int64_t wanted_ns = 0, rss = -1;
         int stopped;
         Py_BEGIN_ALLOW_THREADS
@@ -297,7 +298,7 @@ static PyObject *looks_run(Looks *self, PyObject *args) {
         if (stopped) Py_RETURN_FALSE;
         if (next_ns >= end_ns) break;
         if (wanted_ns) self->waited_ns += now_ns() - wanted_ns;
-        if (self->thread != 0 && look(self, wanted_ns, period_ns, rss) < 0) return NULL;
+        if (self->thread != 0 && look(self, wanted_ns, period_ns, shortest_ns, rss) < 0) return NULL;
     }
     Py_RETURN_TRUE;
 }

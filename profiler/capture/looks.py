@@ -13,7 +13,6 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Callable
 from types import CodeType
 from typing import Any, Protocol
 
@@ -27,7 +26,7 @@ from .stack_walk import Stack, stack_of
 OTHER, USER, INSTALLED, OURS, WORKER_LOOP, LOOKING = range(6)
 
 Sample = tuple[int, int, int]  # time in ns, number of the place, resident bytes or -1
-Place = tuple[CodeType, int, CodeType | None, dict[str, Any] | None]  # code, instruction, leaf's code and globals
+UserPlace = tuple[CodeType, int, CodeType | None, dict[str, Any] | None]  # code, instruction, leaf's code and globals
 
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
 _TORCH = os.path.dirname(os.path.abspath(torch.__file__))  # noqa: PTH100, PTH120
@@ -50,7 +49,7 @@ class Looks(Protocol):
     def stop(self) -> None:
         """End `run` at once, now and later; from any thread."""
 
-    def take(self) -> tuple[list[Sample], list[Place]]:
+    def take(self) -> tuple[list[Sample], list[UserPlace]]:
         """What was seen since the last time; places are numbered in the order in which they were first given."""
 
 
@@ -113,35 +112,34 @@ def _compiled() -> Any:
 class PythonLooks:
     """What `_looks.Looks` is, at ten times the cost."""
 
-    def __init__(self, worker: bool, see: Callable[[int], Stack] = stack_of) -> None:
+    def __init__(self, worker: bool) -> None:
         self.thread = 0
         self.looks = 0
         self.waited_ns = 0
         self._worker = worker
-        self._see = see
         self._rss = resources.rss_reader()
         self._random = random.Random()  # the user's random state is theirs
         self._wake = threading.Lock()  # held; its release ends `run`
         self._wake.acquire()
         self._samples: list[Sample] = []
-        self._met: list[Place] = []
-        self._numbers: dict[tuple[CodeType, int, CodeType | None], int] = {}
+        self._met: list[UserPlace] = []
+        self._numbers: dict[tuple[str, CodeType, int, str, CodeType | None], int] = {}
 
     def run(self, end_ns: int, period_ns: int, shortest_ns: int) -> bool:
         """As in `Looks`."""
         while True:
             now_ns = time.perf_counter_ns()
-            next_ns = now_ns + max(shortest_ns, self._distance_ns(period_ns))
+            next_ns = now_ns + self._distance_ns(period_ns, shortest_ns)
             if self._wake.acquire(timeout=max(0, min(next_ns, end_ns) - now_ns) / 1e9):
                 self._wake.release()
                 return False
             if next_ns >= end_ns:
                 return True
             if self.thread:
-                self._look(next_ns, period_ns)
+                self._look(next_ns, period_ns, shortest_ns)
 
-    def _look(self, wanted_ns: int, period_ns: int) -> None:
-        stack = self._see(self.thread)
+    def _look(self, wanted_ns: int, period_ns: int, shortest_ns: int) -> None:
+        stack = stack_of(self.thread)
         waited_ns = max(0, time.perf_counter_ns() - wanted_ns)  # for the GIL, and for a core
         self.waited_ns += waited_ns
         self.looks += 1
@@ -152,16 +150,18 @@ class PythonLooks:
             seen_ns, repeats = wanted_ns + waited_ns, 0
             while repeats == 0 or (wanted_ns < seen_ns and repeats < _MOST_REPEATS):
                 self._samples.append((wanted_ns, number, rss_bytes))
-                wanted_ns += self._distance_ns(period_ns)
+                wanted_ns += self._distance_ns(period_ns, shortest_ns)
                 repeats += 1
 
-    def _distance_ns(self, period_ns: int) -> int:
-        return int(period_ns * min(self._random.expovariate(1.0), _LONGEST))
+    def _distance_ns(self, period_ns: int, shortest_ns: int) -> int:
+        return max(shortest_ns, int(period_ns * min(self._random.expovariate(1.0), _LONGEST)))
 
     def _number(self, stack: Stack, at: int) -> int:
         code, instruction, _ = stack[at]
         leaf = next((place for place in stack[:at] if class_of(place[0]) not in (OURS, LOOKING)), None)
-        key = (code, instruction, leaf[0] if leaf is not None else None)
+        inner = leaf[0] if leaf is not None else None
+        # equal code objects may stand in several files
+        key = (code.co_filename, code, instruction, inner.co_filename if inner is not None else "", inner)
         number = self._numbers.get(key)
         if number is None:
             number = self._numbers[key] = len(self._numbers)
@@ -173,7 +173,7 @@ class PythonLooks:
         if self._wake.locked():
             self._wake.release()
 
-    def take(self) -> tuple[list[Sample], list[Place]]:
+    def take(self) -> tuple[list[Sample], list[UserPlace]]:
         """As in `Looks`."""
         taken = self._samples, self._met
         self._samples, self._met = [], []

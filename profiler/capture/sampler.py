@@ -108,7 +108,6 @@ class Sampler:
         self._samples = 0
         self._spent_ns = 0  # CPU time of our thread
         self._device_reads = not worker
-        self._stopped = False
         self._rss_missed = worker  # nobody asks a worker's
         self._thread = threading.Thread(target=self._run, name="prof-sampler", daemon=True)
 
@@ -124,7 +123,6 @@ class Sampler:
     def stop(self) -> None:
         """End the thread and say what it cost. In the child of a fork there is no thread to end."""
         if os.getpid() == self._pid and self._looks is not None:
-            self._stopped = True
             self._looks.stop()
             if self._thread is not threading.current_thread():
                 self._thread.join(_JOIN_S)
@@ -172,7 +170,8 @@ class Sampler:
         next_others_ns = 0
         shortest_ns = int(SHORTEST_PERIOD_MS * 1e6)
         next_resources_ns, next_note_ns = self._began_ns, self._began_ns + _FIRST_NOTE_NS
-        while self._session.active and not self._stopped:
+        going = True
+        while going and self._session.active:
             looks.thread = max(0, self._target() or 0)
             if time.perf_counter_ns() >= next_others_ns:
                 busy = others.busy(looks.thread)
@@ -182,7 +181,7 @@ class Sampler:
             pace = self._pace(now_ns)
             period_ns = max(self._interval_ns, int((look_ns + HANDOVER_NS) / ((1 - _TURNS_SHARE) * pace)))
             until_ns = now_ns + min(max(_SHORTEST_TURN_NS, int(turn_ns / (_TURNS_SHARE * pace))), _LONGEST_TURN_NS)
-            looks.run(until_ns, period_ns, shortest_ns)
+            going = looks.run(until_ns, period_ns, shortest_ns)
             made = max(1, looks.looks - made)
             wait_ns += 0.3 * ((looks.waited_ns - waited_ns) / made - wait_ns)
             look_ns += 0.3 * (min(self._cost_ns() / made, 4 * look_ns) - look_ns)
@@ -190,7 +189,7 @@ class Sampler:
             # a turn that meets new places costs their notes, once: it is not the measure of what turns cost
             turn_ns += 0.2 * (min(self._cost_ns(), 4 * turn_ns) - turn_ns)
             now_ns = time.perf_counter_ns()
-            if self._readings is None or now_ns < next_resources_ns or self._stopped:
+            if self._readings is None or now_ns < next_resources_ns or not going:
                 continue
             self._readings.read()
             reading_ns += 0.2 * (min(self._cost_ns(), 4 * reading_ns) - reading_ns)

@@ -6,7 +6,7 @@ import os
 from types import CodeType
 from typing import Any
 
-from .looks import Place
+from .looks import UserPlace
 from .session import Session
 from .stack_walk import line_of
 
@@ -27,7 +27,7 @@ class Sites:
             self._first = _WORKER_BIT | (worker_pid & 0x1FFFFF) * _WORKER_SITES
             self._limit = _WORKER_SITES
 
-    def number(self, place: Place) -> int | None:
+    def number(self, place: UserPlace) -> int | None:
         """The number of a line of the user's and of the function that runs there; None once there are too many."""
         function, instruction, leaf, variables = place
         line = line_of(function, instruction)

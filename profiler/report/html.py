@@ -20,7 +20,6 @@ from profiler.analysis.facts import (
     OptimizerSettings,
     RootSettings,
     SpanFacts,
-    StageFacts,
     WorkerFacts,
 )
 from profiler.analysis.site import Site
@@ -69,7 +68,7 @@ def render_html(result: Result) -> str:
             started=_moment(facts.run.started_unix_s),
             notices=notices(facts),
             host_note=wording.host_times_note(facts),
-            stages=[facts.stages[name] for name in palette.in_order(facts.stages) if _happened(facts.stages[name])],
+            stages=[facts.stages[name] for name in palette.in_order(facts.stages) if facts.stages[name].happened],
             stage_parts=_stage_parts(facts),
             worker_parts=_worker_parts(facts.workers),
             category_parts=_category_parts(facts.memory.categories_bytes),
@@ -100,17 +99,12 @@ def _charts(facts: Facts) -> dict[str, charts.Chart]:
     return {name: chart for name, chart in made.items() if chart is not None} | excerpt_charts(facts.excerpts)
 
 
-def _happened(stage: StageFacts) -> bool:
-    """Whether there is anything to say of a stage: a training without ranks does not communicate."""
-    return stage.mean_ms > 0 or stage.calls_per_step > 0
-
-
 def _stage_parts(facts: Facts) -> list[Part]:
     colours = palette.colours(facts.stages)
     return [
         Part(wording.label(name), wording.ms(stage.mean_ms), stage.share, colours[name], palette.hatch(name))
         for name, stage in ((name, facts.stages[name]) for name in colours)
-        if _happened(stage)
+        if stage.happened
     ]
 
 
@@ -123,9 +117,8 @@ def _worker_parts(workers: WorkerFacts | None) -> list[Part]:
         "collate": workers.collate_ms,
         "waiting for a core": workers.run_delay_ms,
     }
-    total = sum(times.values())
     return [
-        Part(name, wording.ms(value), value / total, colour, index)
+        Part(name, wording.ms(value), value / workers.parts_ms, colour, index)
         for index, ((name, value), colour) in enumerate(zip(times.items(), palette.WORKER_PARTS, strict=True))
         if value > 0
     ]

@@ -42,6 +42,7 @@ WORDS = {
 }
 LONG_WAIT = 0.2  # of the step in the wait for data, from which it is what a trace is about
 HEALTHY_SHARE = 0.5  # of the step in arithmetic from which it is called compute
+HELD_UP = 0.3  # of a batch's time without a core, from which it is said
 STAGE_WORDS = {
     "host_to_device": (Bottleneck.HOST_TO_DEVICE, "copies batches to the device"),
     "communication": (Bottleneck.COMMUNICATION, "waits for communication"),
@@ -271,17 +272,15 @@ def _waiting(facts: Facts, first: Finding | None) -> Verdict:
         )
     else:
         word, what = Bottleneck.DATA_PREPROCESSING, f"each takes {ms(workers.batch_ms)} to make"
-    held_up = _waits_for_cores(workers) if workers is not None else ""
-    sentence = f"{WORDS[word]}: {percent(waited)} of each {ms(whole)} step waits for batches, and {what}{held_up}."
+        what += _waits_for_cores(workers)
+    sentence = f"{WORDS[word]}: {percent(waited)} of each {ms(whole)} step waits for batches, and {what}."
     return Verdict(word, named, severity, sentence)
 
 
 def _waits_for_cores(workers: WorkerFacts) -> str:
     """That what makes the batches was kept from running, as a clause."""
-    parts_ms = workers.load_ms + workers.preprocess_ms + workers.collate_ms + workers.run_delay_ms
-    if parts_ms <= 0 or workers.run_delay_ms < 0.3 * parts_ms:
-        return ""
-    return f", {percent(workers.run_delay_ms / parts_ms)} of it waiting for a core that something else used"
+    delayed = workers.run_delay_ms / workers.parts_ms if workers.parts_ms else 0.0
+    return f", {percent(delayed)} of it waiting for a core" if delayed >= HELD_UP else ""
 
 
 _NOT_TOLD = (

@@ -29,7 +29,7 @@ def open_way(request: pytest.FixtureRequest) -> Callable[[bool], Looks]:
     return open_looks
 
 
-def looked(looks: Looks, thread: int, seconds: float, period_ms: float = 5) -> list[tuple[int, ways.Place]]:
+def looked(looks: Looks, thread: int, seconds: float, period_ms: float = 5) -> list[tuple[int, ways.UserPlace]]:
     """Look from here at another thread; the samples' times and places."""
     looks.thread = thread
     assert looks.run(time.perf_counter_ns() + int(seconds * 1e9), int(period_ms * MS), MS)

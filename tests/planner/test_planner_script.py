@@ -166,6 +166,8 @@ side.wait_stream(torch.cuda.current_stream())
 with torch.cuda.stream(side):
     x = torch.randn(4, 32).pin_memory().to("cuda", non_blocking=True)
 ended.record()
+while not ended.query():
+    pass
 assert torch.cuda.get_device_capability() >= (7, 0) and started.elapsed_time(ended) >= 0
 model(x).sum().backward()
 """

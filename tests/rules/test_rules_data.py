@@ -176,6 +176,6 @@ def test_a_wait_that_the_device_may_have_used_is_never_critical_and_says_so():
 def test_batches_whose_makers_wait_for_a_core_are_said_to():
     held_up = workers(2, 1, 4, 1, run_delay_ms=44, batch_ms=50)
     verdict = judge(facts(WAITS, workers=held_up, machine=cpu(0.0, cores=2))).verdict
-    assert verdict.summary.endswith("88 % of it waiting for a core that something else used.")
+    assert verdict.summary.endswith("88 % of it waiting for a core.")
     alone = workers(2, 1, 40, 1, run_delay_ms=4, batch_ms=46)
-    assert "something else" not in judge(facts(WAITS, workers=alone, machine=cpu(0.0, cores=2))).verdict.summary
+    assert "waiting for a core" not in judge(facts(WAITS, workers=alone, machine=cpu(0.0, cores=2))).verdict.summary

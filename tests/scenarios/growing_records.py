@@ -2,7 +2,7 @@
 
 Planted: records in a list that nobody empties
 Verdict: memory
-Rule:    memory/
+Rule:    memory/python-objects
 Cured:   --cured keeps the last record alone
 """
 

@@ -2,7 +2,7 @@
 
 Planted: four workers for each core
 Where:   loader = DataLoader(Sorted(), batch_size=32, num_workers=workers, persistent_workers=True)
-Verdict: data-preprocessing | compute
+Verdict: data-preprocessing
 Note:    fewer workers would make as many batches
 Rule:    data/too-many-workers
 Cured:   --cured has one worker, and less to sort
@@ -30,7 +30,7 @@ class Sorted(Dataset):
         return 4800
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        return torch.randn(512 if args.cured else 8192).sort().values[:512], index % 2
+        return torch.randn(512 if args.cured else 16384).sort().values[:512], index % 2
 
 
 model = nn.Sequential(nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 2))

@@ -173,7 +173,7 @@ def _span_parts(device: DeviceFacts) -> tuple[Part, ...]:
 
 def _stages(facts: Facts, device: DeviceFacts) -> tuple[StageRow, ...]:
     measured = {name: value for name, value in device.stages_ms.items() if value > 0 or name in facts.stages}
-    happened = {name for name, stage in facts.stages.items() if stage.mean_ms > 0 or stage.calls_per_step > 0}
+    happened = {name for name, stage in facts.stages.items() if stage.happened}
     known = palette.in_order({*happened, *(name for name, value in measured.items() if name and value > 0)})
     colours = palette.colours(known)
     longest = max([*(facts.stage_ms(name) for name in known), *measured.values()], default=0.0) or 1.0

@@ -83,7 +83,7 @@ def supply_of(facts: Facts) -> Supply | str | None:
     workers = facts.workers
     if workers is None:
         return facts.not_measured.get("workers", "the DataLoader's workers were not observed")
-    parts = workers.load_ms + workers.preprocess_ms + workers.collate_ms + workers.run_delay_ms
+    parts = workers.parts_ms
     if parts <= 0 or workers.batch_ms <= 0:
         return "what the DataLoader's workers did per batch was not measured"
     scale = workers.batch_ms / parts  # parts are medians, the batch is a mean

@@ -45,7 +45,7 @@ class TooManyWorkers(Rule):
         workers, cores = facts.workers, facts.machine.cores
         if workers is None or workers.processes <= cores:
             return None
-        parts = workers.load_ms + workers.preprocess_ms + workers.collate_ms + workers.run_delay_ms
+        parts = workers.parts_ms
         if parts <= 0 or workers.run_delay_ms < self.delay_share.value * parts:
             return None
         idle = facts.machine.idle_cores

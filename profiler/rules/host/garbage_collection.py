@@ -8,7 +8,7 @@ from profiler.rules.evidence import step_ms, worth
 from profiler.rules.host.python_line import PythonLine
 from profiler.rules.phrases import counted, ms, number, percent
 
-LEAST, MOST = 0.9, 0.99  # of the time: what is collected every 1,000th step remains, and calls of our own
+LEAST, MOST = 0.9, 0.99  # of the collections' time that goes away; those of every 1,000th step remain
 
 
 class GarbageCollection(Rule):
