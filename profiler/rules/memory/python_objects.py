@@ -34,7 +34,7 @@ class PythonObjects(Rule):
     """
 
     id = "memory/python-objects"
-    evidence = "facts"
+    evidence = "training"
     bottleneck = Bottleneck.MEMORY
     explained_by = ("memory/kept-graph",)
     per_step = False
