@@ -32,6 +32,7 @@ _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH
 _TORCH = os.path.dirname(os.path.abspath(torch.__file__))  # noqa: PTH100, PTH120
 _STDLIB = os.path.dirname(os.path.abspath(threading.__file__))  # noqa: PTH100, PTH120
 _LONGEST = 5.0  # periods between two looks
+_MOMENT_NS = 2_000_000  # in which a thread may have gone on to another line before we had the GIL
 _MOST_REPEATS = 256  # of one look: a machine that slept is no line of the user's
 _LOOKING = os.path.abspath(worker_looks.__file__)  # noqa: PTH100
 
@@ -148,6 +149,8 @@ class PythonLooks:
             rss_bytes = self._rss() if self._rss is not None else -1
             number = self._number(stack, at)
             seen_ns, repeats = wanted_ns + waited_ns, 0
+            if waited_ns < _MOMENT_NS:
+                wanted_ns = seen_ns
             while repeats == 0 or (wanted_ns < seen_ns and repeats < _MOST_REPEATS):
                 self._samples.append((wanted_ns, number, rss_bytes))
                 wanted_ns += self._distance_ns(period_ns, shortest_ns)
