@@ -24,7 +24,7 @@ from profiler.record import layout, reader
 from profiler.record.reader import of_kind
 from profiler.record.run_folder import write_run_json
 
-_TIMEOUT_S = 60
+_TIMEOUT_S = 30
 
 
 def cache_file() -> Path:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner
 from tape_builder import Training, write_run
 
@@ -151,6 +153,23 @@ def test_the_benchmark_runs_in_a_process_of_its_own() -> None:
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert float(done.stdout) > 0
+
+
+def test_the_benchmark_stops_at_small_products_where_the_processor_emulates_a_format(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, sizes = [0.0], []
+
+    def slow_product(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> None:
+        sizes.append(len(left))
+        now[0] += 2 * len(left) ** 3 / 1e9  # at 1 GFLOP/s
+
+    monkeypatch.setattr(torch, "mm", slow_product)
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    threads = torch.get_num_threads()
+    assert best_tflops("cpu", "bfloat16", threads) == pytest.approx(0.001)
+    assert max(sizes) == 512  # 1024 would take two seconds for one product
+    assert now[0] < 1
 
 
 def test_an_unknown_format_is_refused() -> None:

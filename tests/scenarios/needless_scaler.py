@@ -38,7 +38,7 @@ scaler = torch.amp.GradScaler("cpu", enabled=not args.cured)
 inputs = torch.randn(4096, WIDTH)
 targets = inputs.pow(2).sum(1, keepdim=True).sqrt()
 
-for _ in range(300):
+for _ in range(200):
     chosen = torch.randint(len(inputs), (1,))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = nn.functional.mse_loss(model(inputs[chosen]).float(), targets[chosen])

@@ -4,6 +4,7 @@ Planted: zero_grad(set_to_none=False)
 Where:   optimizer.zero_grad(set_to_none=False)
 Verdict: optimizer | compute
 Rule:    optimizer/zero-grad
+Note:    yes
 Twin:    optimizer | compute
 Cured:   --cured drops them
 """
@@ -36,7 +37,7 @@ optimizer = torch.optim.SGD(model.parameters(), lr=0.1, foreach=True)
 inputs = torch.randn(8192, 64)
 targets = torch.randint(400, (8192,))
 
-for _ in range(1000):
+for _ in range(700):
     chosen = torch.randint(len(inputs), (8,))
     loss = nn.functional.cross_entropy(model(inputs[chosen]), targets[chosen])
     if args.cured:
