@@ -1,7 +1,7 @@
 """After each step the model is copied, so that the last good weights can be taken back.
 
 Planted: deepcopy of modules in every step
-Where:   kept = copy.deepcopy(model)
+Where:   last = copy.deepcopy(model)
 Verdict: host-overhead
 Rule:    host/deepcopy
 Cured:   --cured copies the values into a copy that exists
@@ -21,8 +21,8 @@ torch.set_num_threads(1)
 
 layers = [layer for _ in range(16) for layer in (nn.Linear(64, 64), nn.LayerNorm(64), nn.ReLU())]
 model = nn.Sequential(*layers, nn.Linear(64, 8))
-kept = copy.deepcopy(model)
-held, weights = [*kept.parameters()], [*model.parameters()]
+first = copy.deepcopy(model)
+held, weights = [*first.parameters()], [*model.parameters()]
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
 inputs = torch.randn(4096, 64)
 targets = inputs[:, :8].sin()
@@ -31,14 +31,11 @@ for _ in range(600):
     chosen = torch.randint(len(inputs), (32,))
     optimizer.zero_grad()
     loss = nn.functional.mse_loss(model(inputs[chosen]), targets[chosen])
-    if not loss.isfinite():
-        model.load_state_dict(kept.state_dict())
-        continue
     loss.backward()
     optimizer.step()
     if args.cured:
         with torch.no_grad():
             torch._foreach_copy_(held, weights)
     else:
-        kept = copy.deepcopy(model)
+        last = copy.deepcopy(model)
 print(f"loss {loss.item():.3f}")
