@@ -23,7 +23,8 @@ from profiler.record.vocabulary import STAGE_ORDER
 ReadLine = Callable[[str, int], str]  # (file, line) → its text, "" where it can't be read
 Places = Mapping[int, tuple[Site, str]]  # number of a site → the line, and the function that ran there
 
-_MOST_LINES = 20
+_MOST_LINES = 20  # of a stage: every function that ran under them is kept, so that a line's time is whole
+_MOST_PLACES = 400
 
 
 def places_of(notes: Sequence[Mapping[str, Any]]) -> dict[int, tuple[Site, str]]:
@@ -76,6 +77,10 @@ def rank_lines(
         if number in places:
             place = places[number]
             by_place[place] = by_place.get(place, 0) + int(weights[sites == number].sum())
+    by_line: dict[tuple[str, int], int] = {}
+    for (site, _), count in by_place.items():
+        by_line[site.file, site.line] = by_line.get((site.file, site.line), 0) + count
+    kept = set(sorted(by_line, key=lambda line: (-by_line[line], line))[:_MOST_LINES])
     ranked = sorted(by_place.items(), key=lambda item: (-item[1], item[0][0].file, item[0][0].line, item[0][1]))
     return tuple(
         LineTime(
@@ -86,5 +91,5 @@ def rank_lines(
             ms_per_step=whole_ms * count / total,
             source=read_line(site.file, site.line).rstrip("\n"),
         )
-        for (site, leaf), count in ranked[:_MOST_LINES]
+        for (site, leaf), count in [it for it in ranked if (it[0][0].file, it[0][0].line) in kept][:_MOST_PLACES]
     )

@@ -6,10 +6,23 @@ Out: lines again, fewer.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 
 from profiler.analysis.facts import LineTime
+
+_SIGMAS = 1.5
+_LEAST_ERROR, _MOST_ERROR = 0.03, 0.3
+
+
+def sampling_error(samples: int, share_of_stage: float) -> float:
+    """How far a line's time may be off, as a share of it: 1.5 standard deviations of a binomial count.
+
+    `samples` of the stage's `samples / share_of_stage` fell on the line; the stage's own time is measured, not sampled.
+    """
+    spread = _SIGMAS * math.sqrt(max(0.0, 1 - share_of_stage) / max(1, samples))
+    return min(_MOST_ERROR, max(_LEAST_ERROR, spread))
 
 
 def by_line(lines: Iterable[LineTime]) -> list[LineTime]:

@@ -114,7 +114,7 @@ def test_lines_that_wait_by_what_they_call_cost_no_more_than_the_device_is_idle(
     its = on_device(device(60.0, STARVING), lines={"other": (sampled,)})
     finding = found(rule, its)
     assert finding.fix.line == 61
-    assert (finding.gain.step_ms_low, finding.gain.step_ms_high) == pytest.approx((80.0, 82.0))
+    assert (finding.gain.step_ms_low, finding.gain.step_ms_high) == pytest.approx((80.0, 80.6))
     assert rule().check(on_device(device(98.0), lines={"other": (sampled,)})) is None
     assert rule().check(on_device(device(60.0, STARVING), lines={"other": (line(61, 20.0, "work()"),)})) is None
 

@@ -1,10 +1,10 @@
-"""After each step the loop draws two bars again and counts a score in Python.
+"""After each step the loop draws two bars again.
 
-Planted: a progress bar and a metric of the training batch in every step
+Planted: a progress bar that is drawn in every step
 Where:   progress.update(task, advance=1, description=f"loss {loss.item():.3f}", refresh=True)
 Verdict: host-overhead
 Rule:    host/progress-bar
-Cured:   --cured draws and counts in every 50th step
+Cured:   --cured draws in every 50th step
 """
 
 import argparse
@@ -15,24 +15,13 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import nn
 
-CLASSES, STEPS = 24, 900
+CLASSES, STEPS = 24, 700
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--cured", action="store_true")
 args = parser.parse_args()
 torch.manual_seed(0)
 torch.set_num_threads(1)
-
-
-def macro_f1_score(logits: torch.Tensor, labels: torch.Tensor) -> float:
-    """The mean over classes of the harmonic mean of precision and recall."""
-    pairs, scores = list(zip(logits.argmax(1).tolist(), labels.tolist(), strict=True)), []
-    for number in range(CLASSES):
-        hit = sum(guess == label == number for guess, label in pairs)
-        wrong = sum((guess == number) != (label == number) for guess, label in pairs)
-        scores.append(2 * hit / (2 * hit + wrong) if hit or wrong else 0.0)
-    return sum(scores) / CLASSES
-
 
 model = nn.Sequential(nn.Linear(64, 192), nn.ReLU(), nn.Linear(192, 192), nn.ReLU(), nn.Linear(192, CLASSES))
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -51,6 +40,5 @@ with Progress(console=console, auto_refresh=False) as progress:
         loss.backward()
         optimizer.step()
         if not args.cured or step % 50 == 0:
-            score = macro_f1_score(logits.detach(), targets[chosen])
             progress.update(task, advance=1, description=f"loss {loss.item():.3f}", refresh=True)
-print(f"loss {loss.item():.3f}, score {score:.2f}")
+print(f"loss {loss.item():.3f}")

@@ -6,6 +6,7 @@ Verdict: other
 Rule:    run/checkpoint-dominates
 Span:    checkpoint 0.25
 Settings: run/checkpoint-dominates.min_run_s = 1
+Cores:   2
 Cured:   --cured saves after the last step alone
 """
 

@@ -27,8 +27,8 @@ optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
 inputs = torch.randn(4096, 64)
 targets = inputs[:, :8].sin()
 
-for _ in range(600):
-    chosen = torch.randint(len(inputs), (32,))
+for _ in range(400):
+    chosen = torch.randint(len(inputs), (256,))
     optimizer.zero_grad()
     loss = nn.functional.mse_loss(model(inputs[chosen]), targets[chosen])
     loss.backward()

@@ -6,6 +6,7 @@ Verdict: compute
 Note:    a copy of a few hundred megabytes is no danger on most machines
 Rule:    memory/worker-copies
 Settings: memory/growth.growth_mib = 128
+Cores:   2
 Cured:   --cured holds the text as one array of bytes
 """
 

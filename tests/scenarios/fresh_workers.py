@@ -4,6 +4,7 @@ Planted: workers that end with the epoch
 Where:   loader = DataLoader(Rows(), batch_size=64, shuffle=True, num_workers=2, persistent_workers=args.cured)
 Verdict: data-loading
 Rule:    data/workers-restarted
+Cores:   2
 Cured:   --cured has persistent_workers=True
 """
 

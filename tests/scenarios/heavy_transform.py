@@ -4,6 +4,7 @@ Planted: a median filter that could run once over the whole photograph
 Where:   return picture.filter(ImageFilter.MedianFilter(7))
 Verdict: data-preprocessing
 Rule:    data/heavy-preprocessing
+Cores:   2
 Cured:   --cured filters both photographs once, before the training
 """
 

@@ -4,6 +4,7 @@ Planted: waits of 40 ms
 Verdict: host-overhead
 Note:    what a mean says of such steps is little
 Rule:    run/uneven-steps
+Cores:   2
 Cured:   --cured takes no lock
 """
 

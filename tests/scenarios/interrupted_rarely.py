@@ -4,6 +4,7 @@ Planted: waits of 120 ms
 Verdict: host-overhead | compute
 Note:    the record shows no cause for a lock
 Rule:    run/outlier-steps
+Cores:   2
 Cured:   --cured takes no lock
 """
 

@@ -4,6 +4,7 @@ Planted: JPEG files of 640 x 427 for a network that sees 64 x 64
 Where:   picture = Image.open(io.BytesIO(self.files[index])).convert("RGB").resize((64, 64))
 Verdict: data-preprocessing
 Rule:    data/slow-decode
+Cores:   2
 Cured:   --cured stores the files at the size that is used
 """
 

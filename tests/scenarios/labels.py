@@ -12,6 +12,7 @@ A header is the script's docstring: a first sentence, then lines of `Word: value
     Settings: thresholds for this script, as in "run/drift.min_s = 2, run/drift.slower = 0.1"
     Span:    a span of the run, and the least share of the run that it takes
     Ranks:   it runs on so many ranks, under torchrun
+    Cores:   it needs so many, where not one
     Cured:   how the twin differs; the script then takes --cured
 """
 
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-NOT_SCENARIOS = {"attempts", "labels", "store", "hand_timed"}
+NOT_SCENARIOS = {"attach", "attempts", "conftest", "labels", "store", "hand_timed"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class Label:
     twin: tuple[str, ...] = ("compute",)
     settings: tuple[tuple[str, str, float], ...] = ()  # (rule, threshold, value)
     ranks: int = 1
+    cores: int = 1
 
     @property
     def command(self) -> list[str]:
@@ -88,6 +90,7 @@ def read_label(path: Path) -> Label:
         twin=tuple(word.strip() for word in words.get("Twin", "compute").split("|")),
         settings=tuple(map(_setting, filter(None, words.get("Settings", "").split(",")))),
         ranks=int(words.get("Ranks", 1)),
+        cores=int(words.get("Cores", 1)),
     )
 
 

@@ -5,6 +5,7 @@ Verdict: compute
 Note:    a checkpoint is worth some waiting
 Rule:    run/synchronous-checkpoint
 Settings: run/synchronous-checkpoint.min_run_s = 1, run/synchronous-checkpoint.least_s = 0.01
+Cores:   2
 Cured:   --cured writes a copy from another thread
 """
 

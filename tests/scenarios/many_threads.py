@@ -5,6 +5,7 @@ Where:   torch.set_num_threads(threads)
 Verdict: compute
 Rule:    compute/threads
 Note:    yes
+Cores:   2
 Cured:   --cured has a thread for each core
 """
 

@@ -5,6 +5,7 @@ Where:   loader = DataLoader(Sentences(), batch_size=128, collate_fn=collate, nu
 Verdict: data-preprocessing
 Rule:    data/python-objects
 Settings: memory/growth.growth_mib = 128
+Cores:   2
 Cured:   --cured sends tensors alone
 """
 

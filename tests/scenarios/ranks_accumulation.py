@@ -5,6 +5,7 @@ Where:   loss.backward()
 Verdict: communication
 Rule:    comm/accumulation-without-no-sync
 Ranks:   2
+Cores:   2
 Cured:   --cured exchanges them once, after the last
 """
 

@@ -5,6 +5,7 @@ Where:   torch.save(state, path)
 Verdict: straggler
 Rule:    straggler/one-rank-work
 Ranks:   2
+Cores:   2
 Cured:   --cured saves once, at the end
 """
 

@@ -5,6 +5,7 @@ Where:   raw = lzma.decompress(self.items[index])
 Verdict: straggler
 Rule:    straggler/data
 Ranks:   2
+Cores:   2
 Cured:   --cured stores both shards as they are used
 """
 

@@ -5,6 +5,7 @@ Where:   text = json.dumps([round(weight, 4) for weight in weights.tolist()])
 Verdict: straggler
 Rule:    straggler/python
 Ranks:   2
+Cores:   2
 Cured:   --cured reports every 50th step
 """
 

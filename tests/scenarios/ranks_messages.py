@@ -5,6 +5,7 @@ Where:   dist.all_reduce(parameter.grad)
 Verdict: communication
 Rule:    comm/many-small-messages
 Ranks:   2
+Cores:   2
 Cured:   --cured exchanges one flat buffer
 """
 

@@ -5,6 +5,7 @@ Where:   loader = DataLoader(samples, batch_size=args.batch, sampler=Distributed
 Verdict: communication
 Rule:    comm/little-work
 Ranks:   2
+Cores:   2
 Cured:   --cured takes batches of 384
 """
 

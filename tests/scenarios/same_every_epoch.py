@@ -4,6 +4,7 @@ Planted: a median filter that gives the same result each time
 Where:   loader = DataLoader(Denoised(), batch_size=16, shuffle=True, num_workers=2, persistent_workers=True)
 Verdict: data-preprocessing
 Rule:    data/repeated-preprocessing
+Cores:   2
 Cured:   --cured filters each picture once, before the training
 """
 

@@ -4,6 +4,7 @@ Planted: an end of the epoch after every eighth step
 Where:   loader = DataLoader(Stored(), batch_size=BATCH, sampler=order, num_workers=4, persistent_workers=True)
 Verdict: data-loading
 Rule:    data/epoch-start
+Cores:   2
 Cured:   --cured goes over all epochs in one pass of the loader
 """
 

@@ -4,6 +4,7 @@ Planted: a collate function that builds nested lists
 Where:   row = [sentence[place].item() if place < len(sentence) else 0 for place in range(longest)]
 Verdict: data-preprocessing
 Rule:    data/slow-collate
+Cores:   2
 Cured:   --cured pads with torch.nn.utils.rnn.pad_sequence, which is too little work for workers
 """
 

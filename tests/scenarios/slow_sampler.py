@@ -4,6 +4,7 @@ Planted: a sampler that works each batch out anew
 Where:   place = next(number for number, upto in enumerate(self.upto) if upto >= value)
 Verdict: data-preprocessing
 Rule:    data/slow-sampler
+Cores:   2
 Cured:   --cured draws all of an epoch's batches at once
 """
 

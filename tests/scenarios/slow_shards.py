@@ -4,6 +4,7 @@ Planted: two megabytes a second for each worker
 Where:   loader = DataLoader(Shards(port), batch_size=BATCH, num_workers=2)
 Verdict: data-loading
 Rule:    data/slow-storage
+Cores:   2
 Cured:   --cured has a line of 500 megabytes a second
 """
 

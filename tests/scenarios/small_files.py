@@ -4,6 +4,7 @@ Planted: a file of 256 bytes for each sensor of each item
 Where:   files = [(self.folder / f"{index}-{sensor}.bin").read_bytes() for sensor in SENSORS]
 Verdict: data-loading
 Rule:    data/many-small-files
+Cores:   2
 Cured:   --cured maps one file
 """
 

@@ -1,19 +1,23 @@
-"""What a rule promises is what its cure gives: planted and cured in alternation, within one test."""
+"""What a rule promises is what its cure gives: planted and cured side by side, or in alternation, within one test."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from attach import Pair
 from attempts import judge
 from labels import Label
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from benchmarks.gains import compare, planted, step_ms
 from profiler.rules.base import WIDEST_RANGE
-from profiler.rules.gains import measured_gains
+from profiler.rules.gains import MeasuredGain, measured_gains
+
+PairOf = Callable[[Label], Pair | None]
 
 HELD = {gain.scenario: gain for gain in measured_gains().values() if gain.holds}
 
@@ -35,12 +39,20 @@ def test_no_promise_is_too_wide_to_be_wrong() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("label", [it for it in planted() if it.name in HELD], ids=lambda label: label.name)
-def test_the_cure_gives_what_was_promised(label: Label, tmp_path: Path) -> None:
-    def run(folder: Path) -> dict[str, Any]:
-        return {"gains": [gain for gain in compare(label) if gain.rule == HELD[label.name].rule]}
+def test_the_cure_gives_what_was_promised(label: Label, tmp_path: Path, pair_of: PairOf) -> None:
+    promise = HELD[label.name]
+    pair = pair_of(label)
 
-    def check(found: dict[str, Any]) -> None:
-        [gain] = found["gains"]
-        assert gain.holds, gain
+    def run(folder: Path) -> MeasuredGain:
+        return next(gain for gain in compare(label) if gain.rule == promise.rule)
 
-    judge(run, check, tmp_path)
+    def check(found: MeasuredGain) -> None:
+        assert found.holds, found
+
+    judge(run, check, tmp_path, promised(pair.planted, promise.rule, pair.speedup) if pair else None)
+
+
+def promised(summary: dict[str, Any], rule: str, speedup: float) -> MeasuredGain | None:
+    """That rule's promise beside what was measured; None where it said nothing."""
+    gain = next((it["gain"] for it in summary["findings"] if it["rule"] == rule and it["gain"]), None)
+    return gain and MeasuredGain(rule, "", gain["speedup_low"], gain["speedup_high"], speedup, 0.0, 0.0)

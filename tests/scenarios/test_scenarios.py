@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,42 +10,16 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+from attach import Pair, attach
 from attempts import judge
 from labels import Label, scenarios
 
 from profiler.rules.catalogue import rule_types
 
+PairOf = Callable[[Label], Pair | None]
 LABELS = scenarios()
 PLANTED = [label for label in LABELS if not label.healthy]
 HEALTHY = [label for label in LABELS if label.healthy]
-
-
-def settings(label: Label) -> str:
-    """The thresholds that a script asks for, as a pyproject.toml."""
-    rules: dict[str, list[str]] = {}
-    for rule, threshold, value in label.settings:
-        rules.setdefault(rule, []).append(f"{threshold} = {value}")
-    return "\n".join(line for rule, lines in rules.items() for line in (f'[tool.prof.rules."{rule}"]', *lines)) + "\n"
-
-
-def attach(label: Label, folder: Path, *arguments: str) -> dict[str, Any]:
-    """Run a scenario under the profiler, and return its summary."""
-    (folder / "pyproject.toml").write_text(settings(label))
-    prof = [
-        sys.executable,
-        "-m",
-        "profiler.cli.main",
-        "attach",
-        "-o",
-        str(folder),
-        "--name",
-        "run",
-        "--quiet",
-    ]
-    done = subprocess.run([*prof, *label.command, *arguments], cwd=folder, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    summary: dict[str, Any] = json.loads((folder / "run" / "summary.json").read_text())
-    return summary
 
 
 def told(summary: dict[str, Any]) -> list[str]:
@@ -85,7 +57,7 @@ def runs(label: Label, *arguments: str) -> Callable[[Path], dict[str, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("label", PLANTED, ids=lambda label: label.name)
-def test_what_is_planted_is_the_verdict(label: Label, tmp_path: Path) -> None:
+def test_what_is_planted_is_the_verdict(label: Label, tmp_path: Path, pair_of: PairOf) -> None:
     def check(summary: dict[str, Any]) -> None:
         assert summary["verdict"]["bottleneck"] in label.verdicts, told(summary)
         said = names(summary) if label.note else serious(summary)
@@ -99,18 +71,20 @@ def test_what_is_planted_is_the_verdict(label: Label, tmp_path: Path) -> None:
             span = next(span for span in summary["spans"] if span["name"] == name)
             assert span["share_of_run"] >= share, told(summary)
 
-    judge(runs(label), check, tmp_path)
+    pair = pair_of(label)
+    judge(runs(label), check, tmp_path, pair and pair.planted)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("label", PLANTED, ids=lambda label: label.name)
-def test_the_cured_twin_is_silent(label: Label, tmp_path: Path) -> None:
+def test_the_cured_twin_is_silent(label: Label, tmp_path: Path, pair_of: PairOf) -> None:
     def check(summary: dict[str, Any]) -> None:
         assert summary["verdict"]["bottleneck"] in label.twin, told(summary)
         assert serious(summary) == [], told(summary)
         assert not set(label.rules) & set(names(summary)), told(summary)
 
-    judge(runs(label, "--cured"), check, tmp_path)
+    pair = pair_of(label)
+    judge(runs(label, "--cured"), check, tmp_path, pair and pair.cured)
 
 
 @pytest.mark.slow

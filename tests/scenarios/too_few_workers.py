@@ -4,6 +4,7 @@ Planted: num_workers=0
 Where:   loader = DataLoader(Augmented(), batch_size=8, shuffle=True, num_workers=1 if args.cured else 0)
 Verdict: data-preprocessing
 Rule:    data/too-few-workers
+Cores:   2
 Cured:   --cured has num_workers=1
 """
 

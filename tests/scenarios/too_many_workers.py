@@ -5,6 +5,7 @@ Where:   loader = DataLoader(Sorted(), batch_size=32, num_workers=workers, persi
 Verdict: data-preprocessing
 Note:    fewer workers would make as many batches
 Rule:    data/too-many-workers
+Cores:   2
 Cured:   --cured has one worker, and less to sort
 """
 

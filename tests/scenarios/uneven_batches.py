@@ -4,6 +4,7 @@ Planted: two batches ahead of each worker, which last the loop less than a slow 
 Where:   loader = DataLoader(Stored(), batch_size=16, num_workers=2, prefetch_factor=16 if args.cured else 2)
 Verdict: data-loading
 Rule:    data/uneven-batches
+Cores:   2
 Cured:   --cured prepares sixteen batches ahead
 """
 

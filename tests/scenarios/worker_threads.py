@@ -4,6 +4,7 @@ Planted: NumPy's own threads inside the workers
 Where:   loader = DataLoader(Projected(), batch_size=8, num_workers=2, persistent_workers=True)
 Verdict: data-preprocessing
 Rule:    data/worker-threads
+Cores:   2
 Cured:   --cured gives NumPy one thread, and projects onto fewer axes, so that the workers keep up
 """
 

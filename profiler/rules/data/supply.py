@@ -14,6 +14,8 @@ from profiler.rules.base import Gain, Severity, severity_of
 from profiler.rules.evidence import host_times, step_ms, worth
 from profiler.rules.phrases import ms, percent, place
 
+RELIEF = (0.5, 1.5)  # times the workers' wait for a core: so much of its own time the training thread waits, too
+MOST_RELIEF = 0.4
 KEEPS_UP = 0.7  # batches arriving within this share of the step are not what it waits for
 
 
@@ -47,6 +49,11 @@ class Supply:
         return self.load_ms + self.preprocess_ms + self.collate_ms
 
     @property
+    def delay_share(self) -> float:
+        """Of a batch, the time in which its maker was ready and had no core."""
+        return 1 - self.own_ms / self.batch_ms
+
+    @property
     def site(self) -> Site | None:
         """Where the loader is made."""
         return self.loader.site if self.loader else None
@@ -67,11 +74,12 @@ class Supply:
             return self.work_ms + self.batches * batch_ms
         return max(self.work_ms, self.arrival_ms(batch_ms, processes))
 
-    def step_without(self, part_ms: float) -> float:
-        """The step if a batch took that much less, all else as it is."""
+    def step_without(self, part_ms: float, relief: float = 0.0) -> float:
+        """The step if a batch took that much less, and the rest of the step `relief` of its time less."""
         if self.processes == 0:
             return self.step_ms - min(self.batches * part_ms, self.wait_ms)
-        return min(self.step_ms, self.step_with(self.batch_ms - part_ms, self.processes))
+        arrival_ms = self.arrival_ms(self.batch_ms - part_ms, self.processes)
+        return min(self.step_ms, max(self.work_ms * (1 - relief), arrival_ms))
 
 
 def supply_of(facts: Facts) -> Supply | str | None:
@@ -120,11 +128,20 @@ def waits(facts: Facts, threshold: float) -> Supply | str | None:
 
 
 def gain_of_shorter_batches(facts: Facts, supply: Supply, low_ms: float, high_ms: float) -> Gain | None:
-    """What the step gains where a batch takes so much less, at the least and at the most; None: not worth a finding."""
-    saves_high = supply.step_ms - supply.step_without(high_ms)
+    """What the step gains where a batch takes so much less, at the least and at the most; None: not worth a finding.
+
+    Where workers wait for cores the training thread does, too: it is faster once they compute less. On a device it is
+    the device that sets the pace of the rest of the step.
+    """
+    crowded = 0.0 if facts.machine.asynchronous else supply.delay_share
+    fewer = (low_ms / max(supply.own_ms, 1e-9), high_ms / max(supply.own_ms, 1e-9))
+    relief_low, relief_high = (
+        min(MOST_RELIEF, factor * crowded * min(1.0, share)) for factor, share in zip(RELIEF, fewer, strict=True)
+    )
+    saves_high = supply.step_ms - supply.step_without(high_ms, relief_high)
     if not worth(facts, saves_high):
         return None
-    return Gain.of(supply.step_ms, supply.step_ms - supply.step_without(low_ms), saves_high)
+    return Gain.of(supply.step_ms, supply.step_ms - supply.step_without(low_ms, relief_low), saves_high)
 
 
 def hottest(facts: Facts) -> LineTime | None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 from profiler.analysis.facts import Facts
 from profiler.rules.base import Bottleneck, Fix, Gain, Outcome, Rule, Threshold
 from profiler.rules.evidence import step_ms, worth
 from profiler.rules.host.kinds import kind_of
+from profiler.rules.lines import sampling_error
 from profiler.rules.optimizer.for_loop import SMALL
 from profiler.rules.phrases import ms, number, percent, place
 
@@ -68,7 +67,7 @@ class ClipByLoop(Rule):
         seen = sum(line.samples for line in lines)
         if seen < self.samples.value:
             return self.abstain("too few samples of the lines that clip gradients were taken")
-        error = min(0.3, 1 / math.sqrt(seen))
+        error = sampling_error(seen, sum(line.share_of_stage for line in lines))
         line = min(lines, key=lambda line: (line.site.file, line.site.line))  # where the loop begins
         return self.finding(
             title=(

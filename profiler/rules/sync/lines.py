@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 from profiler.analysis.device_facts import DeviceFacts
 from profiler.analysis.facts import Facts, LineTime
 from profiler.rules.base import Bottleneck, Fix, Gain, Outcome, Threshold
 from profiler.rules.device import THINNED, DeviceRule, PerStep, sampled
 from profiler.rules.evidence import worth
+from profiler.rules.lines import sampling_error
 from profiler.rules.phrases import ms, percent, place
 
 PRINTED = r"^torch\._tensor_str\b"  # what runs while a tensor becomes text
@@ -139,7 +138,7 @@ class EmptyCache(_LineRule):
 
 def gain_of_line(facts: Facts, step: PerStep, line: LineTime) -> Gain | None:
     """What a sampled line's end would save: not more than the device is idle; None where that is a trifle."""
-    error = min(0.3, 1 / math.sqrt(max(1, line.samples)))
+    error = sampling_error(line.samples, line.share_of_stage)
     saves = min(line.ms_per_step, sum((step.idle_ms or {}).values()))
     if not worth(facts, saves):
         return None
