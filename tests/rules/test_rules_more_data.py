@@ -52,7 +52,9 @@ def test_workers_that_start_in_every_epoch_are_told_to_stay():
     assert "num_workers=0" not in finding.fix.code  # a batch takes 60 ms, longer than the start
     assert (finding.fix.line, finding.severity, finding.bottleneck) == (31, Severity.CRITICAL, Bottleneck.DATA_LOADING)
     assert finding.gain.step_ms_high == pytest.approx(100 - 0.8 * 36)
-    assert finding.gain.step_ms_low == pytest.approx(100 - 36 - 4 / 2)  # 60 ms / 2 workers keep up: half of 4 ms too
+    assert finding.gain.step_ms_low == pytest.approx(100 - 36 - 0.9 * 4)  # 60 ms / 2 workers keep up
+    first = restarting(steps=steps(100.0, epoch_start_ms=40.0, epoch_starts=9))
+    assert found(WorkersRestarted, first).gain.step_ms_high == pytest.approx(100 - 0.8 * 36 - 0.5 * 40 / 20)
 
 
 def test_cheap_batches_may_do_without_workers():

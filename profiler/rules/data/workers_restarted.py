@@ -11,7 +11,8 @@ from profiler.rules.evidence import step_ms, worth
 from profiler.rules.phrases import counted, ms, percent
 
 STAYS = 0.2  # of the start's time: waking workers that live took 0.10 to 0.13 of it (2 cores, torch 2.13)
-OF_WAIT = 0.5  # of the loop's other wait: what may go too, for an epoch's first batches are waited for as well
+OF_FIRST = 0.5  # of the wait for an epoch's first batch: what goes too, at the least
+OF_WAIT = 0.9  # of the loop's other wait: what may go too, for new workers make their first batches slowly
 
 
 class WorkersRestarted(Rule):
@@ -32,8 +33,8 @@ class WorkersRestarted(Rule):
 
     ## Gain
     At least 80 % of the time to make the iterator: waking living workers took 10 % to 13 % of starting
-    them (measured, 2 workers, 2 cores, torch 2.13). At most all of it and half of the other wait, where the
-    workers keep up otherwise: the first batches of an epoch are waited for there.
+    them (measured, 2 workers, 2 cores, torch 2.13); and half of the wait for an epoch's first batch. At most all
+    of it and 90 % of the other wait, where the workers keep up otherwise: it falls on an epoch's first batches.
 
     ## Reference
     torch.utils.data, DataLoader, "persistent_workers".
@@ -68,6 +69,7 @@ class WorkersRestarted(Rule):
             and supply.arrival_ms(supply.batch_ms, supply.processes) < KEEPS_UP * supply.step_ms
         )
         other_ms = supply.wait_ms if isinstance(supply, Supply) and keeps_up else 0.0
+        first_ms = min(other_ms, _first_wait_ms(facts, epoch_steps))
         if not worth(facts, (1 - STAYS) * iter_ms):
             return None
         workers = counted(loader.num_workers, "worker")
@@ -88,7 +90,7 @@ class WorkersRestarted(Rule):
                 "num_workers": float(loader.num_workers),
             },
             fix=Fix.at(loader.site, _summary(made_anew, cheap), _code(loader, cheap)),
-            gain=Gain.of(whole, (1 - STAYS) * iter_ms, iter_ms + OF_WAIT * other_ms),
+            gain=Gain.of(whole, (1 - STAYS) * iter_ms + OF_FIRST * first_ms, iter_ms + OF_WAIT * other_ms),
             step_ms=whole,
             severity=severity_of((1 - STAYS) * iter_ms / whole),
         )
@@ -106,6 +108,13 @@ def _epoch_steps(facts: Facts, loader: LoaderSettings) -> float | None:
         return None
     parts = facts.run.ranks if loader.extra.get("sampler") == "DistributedSampler" else 1
     return math.ceil(loader.length / parts / loader.batch_size) / (facts.steps.batches or 1.0)
+
+
+def _first_wait_ms(facts: Facts, epoch_steps: float | None) -> float:
+    """The wait for an epoch's first batch, beyond that for others, spread over the epoch's steps."""
+    if facts.steps is None or facts.steps.epoch_start_ms is None or not epoch_steps:
+        return 0.0
+    return facts.steps.epoch_start_ms / epoch_steps
 
 
 def _cause(made_anew: bool) -> str:

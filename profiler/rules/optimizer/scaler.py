@@ -9,6 +9,8 @@ from profiler.rules.base import Bottleneck, Fix, Gain, Outcome, Rule, Severity, 
 from profiler.rules.evidence import step_ms, worth
 from profiler.rules.phrases import ms, percent
 
+LEAST = 0.45  # of the time of its calls (measured, see the docstring)
+
 
 class Scaler(Rule):
     """A GradScaler guards bfloat16, which does not need it.
@@ -28,7 +30,8 @@ class Scaler(Rule):
     `GradScaler(enabled=False)`: all calls to it may stay, and do nothing.
 
     ## Gain
-    90 % to 100 % of the scaler's calls. Scaling the loss, which is not timed apart, goes too.
+    45 % to 100 % of the scaler's calls: looking through the gradients leaves them in the caches, and without it
+    the optimizer is the first to read them (measured, 4.6 million parameters on one core: half).
 
     ## Reference
     torch.amp, "Gradient Scaling".
@@ -62,7 +65,7 @@ class Scaler(Rule):
             ),
             evidence={"scaler_ms": took_ms, "scaler_share": took_ms / whole, "step_ms": whole},
             fix=Fix.at(line.site if line else None, "Switch the GradScaler off.", _CODE),
-            gain=Gain.of(whole, 0.9 * took_ms, took_ms),
+            gain=Gain.of(whole, LEAST * took_ms, took_ms),
             step_ms=whole,
             severity=Severity.INFO,  # autocast to float16 elsewhere in the run would not be seen
         )
