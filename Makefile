@@ -20,8 +20,10 @@ demo: $(INSTALLED)
 	$(BIN)/prof attach --name demo-cured examples/images/train.py --preprocess cached
 	@$(BIN)/python examples/compare.py $(DEMO)
 
+# what is judged by its times runs by itself
 test: lint browser
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m slow
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks

@@ -1,6 +1,6 @@
-"""Scenarios run as a user runs them: one by itself, or a planted training and its cured twin side by side.
+"""Scenarios run as a user runs them: one by itself, or two side by side, as a planted training and its cured twin.
 
-Side by side, each on a core of its own, takes half the time, and whatever else the machine does falls on both.
+Side by side, each on a core of its own, takes half the time; but they share caches and memory, one more than the other.
 """
 
 from __future__ import annotations
@@ -11,23 +11,19 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 from labels import Label
-
-from profiler.analysis.build import read_facts
 
 LIMIT_S = 120
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """The summaries of two trainings that ran side by side, and how much faster the second one's steps were then."""
+    """The summaries of two trainings."""
 
-    planted: dict[str, Any]
-    cured: dict[str, Any]
-    speedup: float
+    first: dict[str, Any]
+    second: dict[str, Any]
 
 
 def attach(label: Label, folder: Path, *arguments: str) -> dict[str, Any]:
@@ -35,16 +31,23 @@ def attach(label: Label, folder: Path, *arguments: str) -> dict[str, Any]:
     return _summary(_start(label, folder, *arguments), folder)
 
 
-def side_by_side(label: Label, folder: Path) -> Pair | None:
-    """Both twins at once; None where there are no cores for both."""
-    if 2 * label.cores > (os.cpu_count() or 1):
+def side_by_side(first: Label, second: Label, folder: Path, *arguments: str) -> Pair | None:
+    """Both at once, the second with these arguments; None where there are no cores for both."""
+    if first.cores + second.cores > (os.cpu_count() or 1):
         return None
-    folders = (folder / "planted", folder / "cured")
+    folders = (folder / "first", folder / "second")
     for each in folders:
         each.mkdir()
-    running = (_start(label, folders[0]), _start(label, folders[1], "--cured"))
-    planted, cured = (_summary(process, each) for process, each in zip(running, folders, strict=True))
-    return Pair(planted, cured, _speedup(*folders))
+    running = (_start(first, folders[0]), _start(second, folders[1], *arguments))
+    return Pair(*(_summary(process, each) for process, each in zip(running, folders, strict=True)))
+
+
+def one_after_the_other(label: Label, folder: Path) -> Pair:
+    """The planted training, then its cured twin."""
+    folders = (folder / "first", folder / "second")
+    for each in folders:
+        each.mkdir()
+    return Pair(attach(label, folders[0]), attach(label, folders[1], "--cured"))
 
 
 def _start(label: Label, folder: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -73,14 +76,3 @@ def _settings(label: Label) -> str:
     for rule, threshold, value in label.settings:
         rules.setdefault(rule, []).append(f"{threshold} = {value}")
     return "\n".join(line for rule, lines in rules.items() for line in (f'[tool.prof.rules."{rule}"]', *lines)) + "\n"
-
-
-def _speedup(planted: Path, cured: Path) -> float:
-    """Of the steps that both made while both ran, after a tenth of that time; 0.0 where there are too few."""
-    timelines = [read_facts(folder / "run").timeline for folder in (planted, cured)]
-    both = [(it.start_s, it.wall_ms) for it in timelines if it is not None and it.start_s]
-    if len(both) < 2:
-        return 0.0
-    until_s = min(start_s[-1] for start_s, _ in both)
-    shared = [[ms for s, ms in zip(*it, strict=True) if 0.1 * until_s < s <= until_s] for it in both]
-    return mean(shared[0]) / mean(shared[1]) if min(map(len, shared)) >= 10 else 0.0

@@ -1,8 +1,8 @@
 """A training that is judged by its times needs a machine to itself: try again, and say so where there was none.
 
 An attempt in which other processes had more than a tenth of a core proves nothing when it fails. A failure on a quiet
-machine is a failure: three in a row are told. What ran beside something else on purpose may pass, and counts for
-nothing where it doesn't.
+machine is a failure: three in a row are told. What was run before, for several tests at once, may pass, and
+counts for nothing where it doesn't.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def _ours_s() -> float:
 
 
 def judge(
-    run: Callable[[Path], Found], check: Callable[[Found], None], folder: Path, beside: Found | None = None
+    run: Callable[[Path], Found], check: Callable[[Found], None], folder: Path, first: Found | None = None
 ) -> None:
-    """`check(beside)`, then `check(run(folder))` until one holds, at most three runs, each in a folder of its own."""
-    if beside is not None and _holds(check, beside):
+    """`check(first)`, then `check(run(folder))` until one holds, at most three runs, each in a folder of its own."""
+    if first is not None and _holds(check, first):
         return
     quiet_failures = 0
     others = 0.0

@@ -51,7 +51,7 @@ def clip(limit: float) -> None:
 inputs = torch.randn(4096, WIDTH)
 targets = inputs.pow(2).sum(1, keepdim=True).sqrt()
 
-for _ in range(500):
+for _ in range(300):
     chosen = torch.randint(len(inputs), (8,))
     loss = nn.functional.mse_loss(model(inputs[chosen]), targets[chosen])
     optimizer.zero_grad()

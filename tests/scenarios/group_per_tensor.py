@@ -38,7 +38,7 @@ optimizer = torch.optim.AdamW(groups, lr=1e-4, fused=True)
 inputs = torch.randn(4096, WIDTH)
 targets = inputs.pow(2).sum(1, keepdim=True).sqrt()
 
-for _ in range(500):
+for _ in range(250):
     chosen = torch.randint(len(inputs), (8,))
     loss = nn.functional.mse_loss(model(inputs[chosen]), targets[chosen])
     optimizer.zero_grad()

@@ -2,6 +2,7 @@
 
 Planted: nothing
 Verdict: compute
+Cores:   2
 Ranks:   2
 """
 

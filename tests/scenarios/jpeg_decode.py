@@ -58,7 +58,7 @@ model = nn.Sequential(
 optimizer = torch.optim.AdamW(model.parameters(), fused=True)
 loader = DataLoader(Photos(), batch_size=8, shuffle=True, num_workers=2, persistent_workers=True)
 
-for epoch in range(10):
+for epoch in range(8):
     for pictures, labels in loader:
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(model(pictures), labels)

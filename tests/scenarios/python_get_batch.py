@@ -45,7 +45,7 @@ model = nn.Sequential(
 )
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 
-for step in range(600):
+for step in range(450):
     contexts, targets = get_batch()
     loss = nn.functional.cross_entropy(model(contexts), targets)
     optimizer.zero_grad()

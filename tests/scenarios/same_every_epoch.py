@@ -60,7 +60,7 @@ model = nn.Sequential(
 optimizer = torch.optim.AdamW(model.parameters(), fused=True)
 loader = DataLoader(Denoised(), batch_size=16, shuffle=True, num_workers=2, persistent_workers=True)
 
-for epoch in range(5):
+for epoch in range(4):
     for pictures, labels in loader:
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(model(pictures), labels)

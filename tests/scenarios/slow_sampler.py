@@ -63,7 +63,7 @@ model = nn.Sequential(nn.Linear(128, 1024), nn.ReLU(), nn.Linear(1024, 1024), nn
 optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
 loader = DataLoader(Rows(), batch_sampler=Weighted(), num_workers=1, persistent_workers=True)
 
-for epoch in range(4):
+for epoch in range(3):
     for rows, labels in loader:
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(model(rows), labels)

@@ -28,7 +28,7 @@ torch.set_num_threads(1)
 def read_index() -> torch.Tensor:
     """Where each row begins."""
     if not args.cured:
-        time.sleep(4 * import_s)
+        time.sleep(3 * import_s)
     return torch.randperm(8192)
 
 
@@ -39,7 +39,7 @@ inputs = torch.randn(8192, 64)
 targets = inputs[:, :8].sin()
 
 began = time.monotonic()
-while time.monotonic() - began < 1.8 * import_s:
+while time.monotonic() - began < 1.6 * import_s:
     chosen = index[torch.randint(len(inputs), (256,))]
     optimizer.zero_grad()
     loss = nn.functional.mse_loss(model(inputs[chosen]), targets[chosen])

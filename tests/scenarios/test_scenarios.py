@@ -72,7 +72,7 @@ def test_what_is_planted_is_the_verdict(label: Label, tmp_path: Path, pair_of: P
             assert span["share_of_run"] >= share, told(summary)
 
     pair = pair_of(label)
-    judge(runs(label), check, tmp_path, pair and pair.planted)
+    judge(runs(label), check, tmp_path, pair and pair.first)
 
 
 @pytest.mark.slow
@@ -84,14 +84,16 @@ def test_the_cured_twin_is_silent(label: Label, tmp_path: Path, pair_of: PairOf)
         assert not set(label.rules) & set(names(summary)), told(summary)
 
     pair = pair_of(label)
-    judge(runs(label, "--cured"), check, tmp_path, pair and pair.cured)
+    judge(runs(label, "--cured"), check, tmp_path, pair and pair.second)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("label", HEALTHY, ids=lambda label: label.name)
-def test_nothing_is_said_of_a_healthy_training(label: Label, tmp_path: Path) -> None:
+def test_nothing_is_said_of_a_healthy_training(
+    label: Label, tmp_path: Path, beside_another: Callable[[Label], dict[str, Any] | None]
+) -> None:
     def check(summary: dict[str, Any]) -> None:
         assert summary["verdict"]["bottleneck"] in label.verdicts, told(summary)
         assert serious(summary) == [], told(summary)
 
-    judge(runs(label), check, tmp_path)
+    judge(runs(label), check, tmp_path, beside_another(label))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from profiler.analysis.facts import Facts
 from profiler.rules.base import Bottleneck, Fix, Gain, Outcome, Rule, Threshold
-from profiler.rules.data.supply import Supply, caveat, supply_of
+from profiler.rules.data.supply import KEEPS_UP, Supply, caveat, supply_of
 from profiler.rules.evidence import worth
 from profiler.rules.lines import by_line
 from profiler.rules.phrases import ms, percent, place
@@ -28,7 +28,8 @@ class SlowSampler(Rule):
     Work the order out once for an epoch, with tensors, and yield slices of it.
 
     ## Gain
-    70 % to all of these lines' time.
+    At least 70 % of these lines' time. At most the whole wait, where the workers would keep up with the rest of the
+    step: they are told late what to make.
 
     ## Reference
     torch.utils.data, "Data Loading Order and Sampler".
@@ -56,6 +57,9 @@ class SlowSampler(Rule):
             return None
         if sum(line.samples for line in lines) < self.samples.value:
             return self.abstain("too few samples of the loader's sampler were taken")
+        without_ms = supply.step_ms - takes_ms
+        keeps_up = supply.arrival_ms(supply.batch_ms, supply.processes) < KEEPS_UP * without_ms
+        most_ms = max(takes_ms, supply.wait_ms) if keeps_up else takes_ms
         first = max(lines, key=lambda line: line.ms_per_step)
         source = f": `{first.source.strip()}`" if first.source else ""
         return self.finding(
@@ -74,7 +78,7 @@ class SlowSampler(Rule):
                 "num_workers": float(supply.processes),
             },
             fix=Fix.at(first.site, "Work the order out once for each epoch, with tensors.", _CODE),
-            gain=Gain.of(supply.step_ms, LEAST * takes_ms, takes_ms),
+            gain=Gain.of(supply.step_ms, LEAST * takes_ms, most_ms),
             step_ms=supply.step_ms,
         )
 
