@@ -11,7 +11,7 @@ from profiler.analysis.facts import MemorySample
 from profiler.rules.base import Abstention, Bottleneck, Finding, Severity
 from profiler.rules.catalogue import judge
 from profiler.rules.compute.healthy import Healthy
-from profiler.rules.host.per_step import Logging
+from profiler.rules.host.per_step import Deepcopy, Logging
 from profiler.rules.host.python_line import PythonLine
 from profiler.rules.memory.growth import Growth
 from profiler.rules.optimizer.for_loop import ForLoop
@@ -278,3 +278,20 @@ def test_a_trifle_is_no_finding_on_a_noisy_run():
 @pytest.mark.parametrize("machine", [cpu(), cpu(None)])
 def test_a_healthy_run_stays_so_whatever_was_not_measured(machine):
     assert judge(facts(machine=machine)).verdict.bottleneck is Bottleneck.COMPUTE
+
+
+def test_what_comes_after_a_costly_line_gains_too():
+    (finding,) = PythonLine().check(looping(line(61, 15.0, "gc.collect()")))
+    least_ms = 0.9 * 15.0 * (1 - 0.03)  # all of the stage was seen there
+    most_ms = 15.0 + 0.25 * 15.0
+    assert (finding.gain.step_ms_low, finding.gain.step_ms_high) == pytest.approx((48.0 - most_ms, 48.0 - least_ms))
+
+
+def test_a_copied_model_leaves_the_time_that_its_bytes_take():
+    copies = looping(line(61, 15.0, "last = copy.deepcopy(model)"))
+    [root, *_] = copies.settings.roots
+    held = replace(copies.settings, roots=(replace(root, parameter_bytes=3_000_000),))
+    (finding,) = Deepcopy().check(replace(copies, settings=held))
+    assert 48.0 - finding.gain.step_ms_high == pytest.approx((15.0 - 3.0) * 0.97)  # at 1 GB/s
+    (finding,) = Deepcopy().check(replace(copies, settings=replace(copies.settings, roots=())))
+    assert 48.0 - finding.gain.step_ms_high == pytest.approx(0.75 * 15.0 * 0.97)

@@ -25,7 +25,7 @@ inputs = torch.randn(8192, 64)
 targets = inputs[:, :8].sin()
 kept: deque[Any] = deque(maxlen=10)
 
-for _ in range(130):
+for _ in range(200):
     chosen = torch.randint(len(inputs), (256,))
     optimizer.zero_grad()
     loss = nn.functional.mse_loss(model(inputs[chosen]), targets[chosen])

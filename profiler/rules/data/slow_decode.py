@@ -40,8 +40,8 @@ class SlowDecode(Rule):
     ## Gain
     Half to all of the decoding lines' time in a batch. The step follows as `step - batches x saved` where the
     training thread loads, else as `max(step - data_wait, batches x (batch_ms - saved) / n)`.
-    On a CPU whose cores are short the rest of the step is taken to wait for a core, too: for half to one and a
-    half times the share that the workers do.
+    On a CPU whose cores are short the rest of the step is taken to wait for a core, too: for half to twice the
+    share of it that the workers wait.
 
     ## Reference
     Pillow documentation, Image.draft; torchvision.io.decode_jpeg.

@@ -18,7 +18,7 @@ from profiler.rules.lines import by_line, sampling_error, standing_out
 from profiler.rules.phrases import ms, percent, place
 
 MOST_FINDINGS = 3
-COLD = 0.15  # of the line's time, at most: what comes after it finds colder caches (seen: 3 % to 20 % of the rest)
+COLD = 0.25  # of the line's time, at most: what comes after it finds colder caches (seen: 3 % to 25 % of the rest)
 
 
 class LineRule(Rule):

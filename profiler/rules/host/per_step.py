@@ -26,7 +26,7 @@ class Logging(LineRule):
     Every 50th step instead of each: `logging_steps` of the Hugging Face Trainer, `log_every_n_steps` of Lightning.
 
     ## Gain
-    95 % to all of the line's milliseconds, give or take the sampling error. At most 15 % more: what comes after
+    95 % to all of the line's milliseconds, give or take the sampling error. At most 25 % more: what comes after
     the line finds warmer caches.
 
     ## Reference
@@ -54,7 +54,7 @@ class ProgressBar(LineRule):
     Redraw once a second (`mininterval`), or every 50th step.
 
     ## Gain
-    85 % to all of the line's milliseconds, give or take the sampling error: counting stays. At most 15 %
+    85 % to all of the line's milliseconds, give or take the sampling error: counting stays. At most 25 %
     more: what comes after the line finds warmer caches.
 
     ## Reference
@@ -82,7 +82,7 @@ class Metrics(LineRule):
     Keep the outputs as tensors, and compute the metric every 50th step or once an epoch.
 
     ## Gain
-    95 % to all of the line's milliseconds, give or take the sampling error. At most 15 % more: what comes after
+    95 % to all of the line's milliseconds, give or take the sampling error. At most 25 % more: what comes after
     the line finds warmer caches.
 
     ## Reference
@@ -112,7 +112,7 @@ class EmaLoop(LineRule):
 
     ## Gain
     38 % to 90 % of the line's milliseconds, the less the larger the tensors: measured on one core with linear
-    layers of 64 (88 %), 256 (66 %) and 512 (38 %) units, torch 2.13. At most 15 % more: what comes after the line
+    layers of 64 (88 %), 256 (66 %) and 512 (38 %) units, torch 2.13. At most 25 % more: what comes after the line
     finds warmer caches.
 
     ## Reference
@@ -142,7 +142,7 @@ class Deepcopy(LineRule):
 
     ## Gain
     75 % to all of the line's milliseconds, give or take the sampling error: the values are still copied. Up to
-    95 % at the least where the model's parameters are copied in less, at 1 GB/s. At most 15 % more: what
+    95 % at the least where the model's parameters are copied in less, at 1 GB/s. At most 25 % more: what
     comes after the line finds warmer caches.
 
     ## Reference

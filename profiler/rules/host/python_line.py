@@ -29,7 +29,7 @@ class PythonLine(LineRule):
     ## Gain
     The line's milliseconds, give or take the sampling error, and of that at least what
     its kind of fix leaves: 95 % for work done every 50th step, 50 % for a batch made elsewhere, 70 % where
-    the kind is not known. At most 15 % more: what comes after the line finds warmer caches.
+    the kind is not known. At most 25 % more: what comes after the line finds warmer caches.
 
     ## Reference
     PyTorch performance tuning guide, "Avoid unnecessary CPU-GPU synchronization" and "Disable debugging
