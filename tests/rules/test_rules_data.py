@@ -185,7 +185,7 @@ def test_where_workers_wait_for_cores_the_rest_of_the_step_gains_too():
     crowded = workers(2, 0, 135, 0, run_delay_ms=15.0, batch_ms=150.0)  # a tenth of a batch is waiting for a core
     slow = {"data_wait": 40.0, "forward": 20.0, "backward": 38.0, "optimizer": 2.0}
     gain = found(HeavyPreprocessing, facts(slow, workers=crowded, machine=cpu(0.0, cores=2))).gain
-    assert gain.step_ms_high == pytest.approx(60.0 * (1 - 0.5 * 0.1 * 0.5))  # half of the preprocessing goes
+    assert gain.step_ms_high == pytest.approx(60.0 * (1 - 0.8 * 0.1 * 0.5))  # half of the preprocessing goes
     assert gain.step_ms_low == pytest.approx(60.0 * (1 - 2 * 0.1))
     behind = found(HeavyPreprocessing, facts(slow, workers=crowded, machine=gpu(device_times=False))).gain
     assert (behind.step_ms_low, behind.step_ms_high) == pytest.approx((60.0, 60.0))

@@ -38,7 +38,7 @@ class HeavyPreprocessing(Rule):
     The hottest line's share of a batch, 70 % to 100 % of it (reading the stored result costs something);
     half to all of the preprocessing where no line is known. The step follows as `step - batches x saved`
     where the training thread loads, else as `max(step - data_wait, batches x (batch_ms - saved) / n)`.
-    On a CPU whose cores are short the rest of the step is taken to wait for a core, too: for half to twice the
+    On a CPU whose cores are short the rest of the step is taken to wait for a core, too: for 0.8 to 2 times the
     share of it that the workers wait.
 
     ## Reference

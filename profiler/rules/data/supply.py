@@ -14,7 +14,7 @@ from profiler.rules.base import Gain, Severity, severity_of
 from profiler.rules.evidence import host_times, step_ms, worth
 from profiler.rules.phrases import ms, percent, place
 
-RELIEF = (0.5, 2.0)  # times the workers' wait for a core: so much of its own time the training thread waits, too
+RELIEF = (0.8, 2.0)  # times the workers' wait for a core: so much of its own time the training thread waits, too
 MOST_RELIEF = 0.4
 KEEPS_UP = 0.7  # batches arriving within this share of the step are not what it waits for
 
