@@ -46,9 +46,9 @@ def rule_page(rule: type[Rule]) -> str:
     if rule.arguments:
         lines += ["", "## With a trainer", ""]
         lines += [f"- {NAMES[name]}: `{argument}`" for name, argument in rule.arguments.items()]
-    measured = measured_gains().get(rule.id)
-    if measured is not None:
-        lines += ["", "## Measured", "", _measured(measured)]
+    measured = [gain for gain in measured_gains() if gain.rule == rule.id]
+    if measured:
+        lines += ["", "## Measured", "", *map(_measured, measured), "", f"{measured_on()}."]
     lines += ["", "## Thresholds", ""]
     if rule.thresholds():
         lines += ["| name | default | meaning |", "| --- | --- | --- |"]
@@ -71,8 +71,7 @@ def _measured(gain: MeasuredGain) -> str:
     beside = "" if gain.holds else ", which lies outside of the promised range"
     return (
         f"In `tests/scenarios/{gain.scenario}.py` it promises {_promised(gain)} times the speed. The cured twin was "
-        f"{gain.measured:.2f} times as fast ({gain.planted_ms:.2f} to {gain.cured_ms:.2f} ms a step){beside}. "
-        f"{measured_on()}."
+        f"{gain.measured:.2f} times as fast ({gain.planted_ms:.2f} to {gain.cured_ms:.2f} ms a step){beside}."
     )
 
 
@@ -94,7 +93,7 @@ def index_page() -> str:
             for rule in rule_types()
             if rule.family() == family
         ]
-    gains = measured_gains().values()
+    gains = sorted(measured_gains(), key=lambda gain: gain.rule)
     if gains:
         lines += ["", "## Promised and measured", ""]
         lines += [f"Times as fast, with the fault planted and cured in alternation. {measured_on()}.", ""]

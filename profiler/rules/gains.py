@@ -1,13 +1,12 @@
 """What rules promised, beside what their cure gave, as it was last measured.
 
 In:  `gains.json`, which `python -m benchmarks gains --write` writes.
-Out: `MeasuredGain` by rule.
+Out: `MeasuredGain`s.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -30,13 +29,17 @@ class MeasuredGain:
     @property
     def holds(self) -> bool:
         """Whether the measurement lies in the promised range."""
-        return self.promised_low <= self.measured <= self.promised_high
+        return self.holds_by(0.0)
+
+    def holds_by(self, margin: float) -> bool:
+        """Whether it lies in the range, and so much of itself away from its ends."""
+        return self.promised_low * (1 + margin) <= self.measured <= self.promised_high / (1 + margin)
 
 
 @cache
-def measured_gains() -> Mapping[str, MeasuredGain]:
-    """By rule; empty where nothing was measured yet."""
-    return {gain.rule: gain for gain in _read()[1]}
+def measured_gains() -> tuple[MeasuredGain, ...]:
+    """By training; empty where nothing was measured yet."""
+    return tuple(_read()[1])
 
 
 @cache

@@ -41,7 +41,7 @@ class Projected(Dataset):
         return torch.from_numpy(signal[:96, :96].ravel()), index % 2
 
 
-model = nn.Sequential(nn.Linear(96 * 96, 512), nn.ReLU(), nn.Linear(512, 2))
+model = nn.Sequential(nn.Linear(96 * 96, 288), nn.ReLU(), nn.Linear(288, 2))
 optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
 loader = DataLoader(Projected(), batch_size=8, num_workers=2, persistent_workers=True)
 
