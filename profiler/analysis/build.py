@@ -147,9 +147,8 @@ def _facts(
     not_measured |= absent
     places = places_of(of_kind(notes, "site"))
     calls = span_sites(folded.samples.columns(), places) | call_sites(of_kind(notes, "call"), settings.roots)
-    memory, absent = memory_facts(
-        folded, measured, of_kind(notes, "memory"), (device or {}).get("capacity_bytes"), began_ns
-    )
+    looked_at = (of_kind(notes, "memory"), of_kind(notes, "outputs"))
+    memory, absent = memory_facts(folded, measured, *looked_at, (device or {}).get("capacity_bytes"), began_ns)
     memory = replace(memory, kept_graphs=kept_graphs(notes, read_line))
     not_measured |= absent
     steps = stages = workers = timeline = timed = None

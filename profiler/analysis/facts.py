@@ -186,6 +186,9 @@ class MemoryFacts:
     alloc_retries: int | None = None  # of the device's allocator, while the measured steps ran
     inactive_bytes: int | None = None  # free, but between parts in use of split blocks of the device: the most seen
     python_blocks_per_step: float | None = None  # by which Python's objects grew; None: not steadily, or not measured
+    gradients_in_forward_bytes: int | None = None  # of the step before, still there when a step's first forward ends
+    outputs_held_bytes: int | None = None  # of a step's outputs, still there when the next forward begins
+    outputs_outlived_bytes: int | None = None  # and after the next step
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Memory: peaks, by stage and by category, and whether it grows.
 
-In:  the samples' readings, exact peaks, and the `memory` note of the one step that was looked at closely.
+In:  the samples' readings, exact peaks, and the notes `memory` and `outputs` of the step that was looked at closely.
 Out: `MemoryFacts`, and why parts of it were not measured.
 """
 
@@ -39,6 +39,7 @@ def memory_facts(
     folded: Folded,
     measured: Measured | None,
     notes: Sequence[Mapping[str, Any]],
+    outputs_notes: Sequence[Mapping[str, Any]],
     capacity_bytes: int | None,
     began_ns: int,
 ) -> tuple[MemoryFacts, dict[str, str]]:
@@ -55,6 +56,7 @@ def memory_facts(
         absent["memory growth"] = growth
     slope, total = growth if isinstance(growth, tuple) else (None, None)
     note = notes[-1] if notes else {}
+    outputs = outputs_notes[-1] if outputs_notes else {}
     if not notes:
         absent["memory categories"] = "no step was looked at for what its memory holds"
     device_peaks = [_peak(folded, Name.DEVICE_PEAK_BYTES), _peak(folded, Name.DEVICE_ALLOCATED_BYTES)]
@@ -73,6 +75,9 @@ def memory_facts(
         alloc_retries=_alloc_retries(samples, measured),
         inactive_bytes=_highest(samples, measured, f"value_{int(Name.DEVICE_INACTIVE_BYTES)}"),
         python_blocks_per_step=_python_blocks(folded, measured),
+        gradients_in_forward_bytes=_bytes(note, "gradients_in_forward"),
+        outputs_held_bytes=_bytes(outputs, "held_bytes"),
+        outputs_outlived_bytes=_bytes(outputs, "outlived_bytes"),
     )
     return facts, absent
 
@@ -168,6 +173,11 @@ def _undisturbed(samples: Columns, measured: Measured, chosen: Bools) -> Bools:
 def _scatter(at: Floats, values: Floats, slope: float) -> float:
     rest = values - slope * at
     return noise.sigma(rest, np.ones(len(rest), dtype=np.int64))
+
+
+def _bytes(note: Mapping[str, Any], name: str) -> int | None:
+    size = note.get(name)
+    return size if isinstance(size, int) and size >= 0 else None
 
 
 def _categories(note: Mapping[str, Any]) -> dict[str, int]:

@@ -1,5 +1,7 @@
 """Memory by category, for one sampled step: parameters, gradients, optimizer states, activations.
 
+And what need not be there while it runs: the gradients of the step before, and afterwards this step's own outputs.
+
 For that step saved-tensor hooks count what autograd keeps for backward, and module hooks tell for which module.
 The step is slower for it: INSTRUMENT events mark it, so that the statistics leave it out. What a checkpointed
 region recomputes, and what a custom function keeps on `ctx` by itself, is not seen.
@@ -17,6 +19,7 @@ from torch.nn.modules import module as torch_module
 
 from ..record.vocabulary import Instrument, Kind, Name, code
 from .environment import was_set
+from .kept_outputs import KeptOutputs, tensors_in
 from .saved_tensors import Ledger, SavedTensorHooks, why_not_hook
 from .session import Session
 from .settings import seen
@@ -49,12 +52,20 @@ class MemoryStep:
         self._left = 0  # optimizer steps until the window closes
         self._extended = 0
         self._lingering: SavedTensorHooks | None = None  # to be taken away once it is on top again
+        self._outputs: KeptOutputs | None = None  # of the measured step, until the end of the next one
 
     def on_step(self) -> int | None:
         """Listens to optimizer steps; returns the next one of interest."""
         session = self._session
         if session.owner != get_ident():
             return session.steps + 1
+        if self._outputs is not None:
+            self._left -= 1
+            if self._left > 0:
+                return session.steps + 1
+            self._outputs.report()
+            self._outputs = None
+            return None if self._lingering is None else session.steps + 1
         if self._lingering is not None:
             return None if self._lingering.pop() else session.steps + 1
         if self._window is not None:
@@ -88,8 +99,10 @@ class MemoryStep:
         session.write(_PUSH)
         self._window = None
         self._lingering = window.close(report=True)
+        self._outputs = window.outputs if window.outputs.watch() else None
+        self._left = max(1, len(seen(session).living_optimizers()))
         session.write(_POP)
-        return None if self._lingering is None else session.steps + 1
+        return None if self._lingering is None and self._outputs is None else session.steps + 1
 
     def _why_not(self) -> str | None:
         """Why this is not the time to measure a step; None when it is."""
@@ -113,6 +126,8 @@ class MemoryStep:
         window, self._window = self._window, None
         if window is not None:
             window.close(report=False)
+        if self._outputs is not None:
+            self._outputs.stop()
         if self._lingering is not None:
             self._lingering.pop()
 
@@ -123,6 +138,8 @@ class Window:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._ledger = Ledger()
+        self.outputs = KeptOutputs(session)
+        self._gradients_in_forward: int | None = None
         self._thread = get_ident()
         self._labels: dict[int, str] = {}
         self._root_parameters: dict[int, int] = {}
@@ -165,6 +182,21 @@ class Window:
         if any(known == identity for known, _ in running):
             while running.pop()[0] != identity:
                 pass  # an exception went through this one
+            if not running and identity in self._roots:
+                self._returned(output)
+
+    def _returned(self, output: Any) -> None:
+        """A root is done. Outputs and the first forward's gradients count, where there will be a backward pass."""
+        self._inside_hook = True
+        try:
+            if torch.is_grad_enabled():
+                if self._gradients_in_forward is None:
+                    gradients = (tensor.grad for tensor in _parameters(self._session) if tensor.grad is not None)
+                    self._gradients_in_forward = sum(_storages(gradients).values())
+                self.outputs.add(output)
+        except Exception as error:
+            self._session.fail("memory", error)
+        self._inside_hook = False
 
     def _meet_root(self, module: torch.nn.Module) -> None:
         self._roots.add(id(module))
@@ -181,7 +213,7 @@ class Window:
         """Right after an optimizer's step: gradients are still there, states are there by now."""
         optimizers = seen(self._session).living_optimizers()
         gradients = (tensor.grad for tensor in _parameters(self._session) if tensor.grad is not None)
-        states = (tensor for optimizer in optimizers for tensor in _tensors(list(optimizer.state.values())))
+        states = (tensor for optimizer in optimizers for tensor in tensors_in(list(optimizer.state.values())))
         for category, tensors in (("gradients", gradients), ("optimizer", states)):
             size_bytes = sum(_storages(tensors).values())
             self._states_bytes[category] = max(self._states_bytes[category], size_bytes)
@@ -218,6 +250,7 @@ class Window:
             categories=categories,
             activations_by_module=by_module,
             step_time_ns=step_time_ns,
+            gradients_in_forward=self._gradients_in_forward,
             **device,
         )
 
@@ -232,18 +265,6 @@ def _parameters(session: Session) -> Iterator[torch.Tensor]:
     for optimizer in seen(session).living_optimizers():
         for group in optimizer.param_groups:
             yield from group["params"]
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    """The tensors in a state, however it nests them: LBFGS keeps lists."""
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for part in value.values():
-            yield from _tensors(part)
-    elif isinstance(value, (list, tuple)):
-        for part in value:
-            yield from _tensors(part)
 
 
 def _storages(tensors: Iterable[torch.Tensor]) -> dict[int, int]:

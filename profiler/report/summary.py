@@ -177,6 +177,9 @@ def _memory(facts: Facts) -> dict[str, Any]:
         "activations_by_module": [{"module": name, "bytes": size} for name, size in memory.activations_by_module],
         "growth_bytes_per_step": memory.growth_bytes_per_step,
         "growth_bytes": memory.growth_bytes,
+        "gradients_in_forward_bytes": memory.gradients_in_forward_bytes,
+        "outputs_held_bytes": memory.outputs_held_bytes,
+        "outputs_outlived_bytes": memory.outputs_outlived_bytes,
     }
 
 

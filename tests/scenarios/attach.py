@@ -47,7 +47,11 @@ def side_by_side(first: Label, second: Label, folder: Path, *arguments: str) -> 
     for each in folders:
         each.mkdir()
     running = (_start(first, folders[0]), _start(second, folders[1], *arguments))
-    return Pair(*(_summary(process, each) for process, each in zip(running, folders, strict=True)))
+    try:
+        return Pair(*(_summary(process, each) for process, each in zip(running, folders, strict=True)))
+    finally:
+        for process in running:
+            process.kill()
 
 
 def one_after_the_other(label: Label, folder: Path) -> Pair:
