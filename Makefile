@@ -22,8 +22,8 @@ demo: $(INSTALLED)
 
 # what is judged by its times runs by itself
 test: lint browser
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "not slow and not alone" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "slow or alone"
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks

@@ -24,6 +24,8 @@ from profiler.record.layout import tapes
 from profiler.record.reader import of_kind, read_notes, read_stream
 from profiler.record.vocabulary import Kind, Name, code
 
+pytestmark = pytest.mark.alone
+
 
 @contextmanager
 def recording(tmp_path: Path, interval_ms: float = 5.0) -> Iterator[Session]:

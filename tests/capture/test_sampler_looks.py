@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ import pytest
 from profiler.capture import looks as ways
 from profiler.capture.looks import Looks, PythonLooks, open_looks
 from profiler.capture.stack_walk import line_of
+
+pytestmark = pytest.mark.alone
 
 MS = 1_000_000
 
@@ -95,8 +98,10 @@ def test_the_leaf_is_what_runs_on_the_line(open_way: Callable[[bool], Looks]) ->
         found = looked(open_way(False), thread, 1.0)
     inside = [place for _, place in found if place[0].co_name == "indented" and place[2] is not None]
     assert len(inside) > 5
-    assert all(leaf.co_filename.endswith("encoder.py") for _, _, leaf, _ in inside if leaf is not None)
-    assert all(variables is not None and variables["__name__"] == "json.encoder" for *_, variables in inside)
+    assert all(Path(leaf.co_filename).parent.name == "json" for _, _, leaf, _ in inside if leaf is not None)
+    modules = Counter(variables["__name__"] for *_, variables in inside if variables is not None)
+    assert set(modules) <= {"json", "json.encoder"}
+    assert modules["json.encoder"] > 0.8 * len(inside)
 
 
 TEXT = json.dumps(list(range(400_000)))
