@@ -169,7 +169,9 @@ def test_without_a_driver_the_gpu_is_said_to_be_unobserved(tmp_path: Path, monke
     monkeypatch.setattr(sampler.nvml, "driver_exists", lambda: False)
     with recording(tmp_path) as session:
         one_step()
-        pure_python(0.3)
+        until = time.monotonic() + 5.0
+        while not notes(session, "unobserved") and time.monotonic() < until:
+            pure_python(0.3)
     assert {"what": "gpu", "why": "no NVIDIA driver was found"}.items() <= notes(session, "unobserved")[0].items()
 
 
