@@ -20,7 +20,7 @@ from profiler.planner.plan import Plan, make_plan
 pytestmark = pytest.mark.flaky(reruns=2)  # another program on the machine can upset what lasts for seconds
 
 SCRIPT = Path(__file__).parent / "scripts" / "mlp.py"
-ROUNDS = (2, 4, 6)  # at least; at most until the fastest agree; at most where a prediction misses
+ROUNDS = (2, 3, 3)  # at least; at most until the fastest agree; at most where a prediction misses
 WITHIN = 0.15
 AGREE = 0.10  # the two fastest repetitions
 RUNS: dict[str, tuple[str, ...]] = {
