@@ -48,6 +48,7 @@ class Measured:
         self.folder = folder
         self.rounds = 0
         self.steps: dict[str, list[tuple[float, Path]]] = {name: [] for name in RUNS}
+        self.plans: dict[tuple[str, tuple[Path, ...]], Plan] = {}
 
     def repeat(self) -> None:
         """One more repetition of every run."""
@@ -72,7 +73,10 @@ class Measured:
         """The plan for a run by those that calibrate it."""
         sources, options = CASES[name]
         runs = tuple(self.steps[source][0][1] for source in sources)
-        return make_plan(request_of(Options(runs=runs, **options()), self.folder))  # type: ignore[arg-type]
+        if (name, runs) not in self.plans:
+            asked = Options(runs=runs, **options())  # type: ignore[arg-type]
+            self.plans[name, runs] = make_plan(request_of(asked, self.folder))
+        return self.plans[name, runs]
 
     def error(self, name: str) -> float:
         """How far the predicted step is off the measured one, as a share of it."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from attach import Pair, firm_promises, one_after_the_other, side_by_side
+from attach import Pair, kept_promises, one_after_the_other, side_by_side
 from labels import Label, scenarios
 
 
@@ -21,7 +21,7 @@ def pair_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Label], Pair 
     One after the other where they prove a rule's promise, else side by side.
     """
     pairs: dict[str, Pair | None] = {}
-    promising = firm_promises()
+    promising = kept_promises()
 
     def run(label: Label) -> Pair | None:
         if label.name not in pairs:
