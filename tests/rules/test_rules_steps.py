@@ -144,6 +144,16 @@ def test_the_line_that_calls_a_packages_loop_is_not_blamed_for_it():
     assert not isinstance(PythonLine().check(replace(said, stages=stages)), list)
 
 
+@pytest.mark.parametrize(("leaf", "named"), [("torch.nn.functional.gelu", False), ("wandb.sdk.wandb_run.log", True)])
+def test_a_line_that_prints_what_a_training_returned_is_not_said_to_print_for_as_long(leaf, named):
+    said = looping(line(11, 15.0, "print(trainer.train())", leaf))
+    beneath = {
+        name: replace(it, lines=(line(11, it.mean_ms, "print(trainer.train())", leaf),)) if name != "other" else it
+        for name, it in said.stages.items()
+    }
+    assert isinstance(Logging().check(replace(said, stages=beneath)), list) is named
+
+
 def test_the_models_arithmetic_in_forward_is_not_called_host_overhead():
     layer = line(12, 9.0, "x = F.relu(self.conv(x))", "torch.nn.functional.relu")
     assert not isinstance(PythonLine().check(looping(layer, stage="forward")), list)

@@ -48,6 +48,7 @@ class SmallKernels(Rule):
     """
 
     id = "compute/small-kernels"
+    arguments = {"transformers": 'GPT2Config(activation_function="gelu_pytorch_tanh")  # "gelu_new" is written out'}
     evidence = "training"
     bottleneck = Bottleneck.COMPUTE
     needs_device_times = False

@@ -6,6 +6,7 @@ Out: findings of the lines whose kind is the rule's.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import ClassVar
 
@@ -13,7 +14,7 @@ from profiler.analysis.facts import Facts, LineTime, StageFacts
 from profiler.rules.base import Bottleneck, Finding, Fix, Gain, Outcome, Rule, Threshold
 from profiler.rules.evidence import step_ms, worth
 from profiler.rules.frameworks import with_arguments
-from profiler.rules.host.kinds import PLAIN, Kind, kind_of
+from profiler.rules.host.kinds import Kind, kind_of
 from profiler.rules.lines import by_line, sampling_error, standing_out
 from profiler.rules.phrases import ms, percent, place
 
@@ -58,7 +59,7 @@ class LineRule(Rule):
                 kind = kind_of(line)
                 if kind.rule != self.id or line.ms_per_step < enough_ms:
                     continue
-                if kind is PLAIN and name == "other" and _calls_the_loop(facts, line):
+                if not re.search(kind.leaf, line.leaf) and _calls_the_loop(facts, line):
                     continue
                 if name == "other" or kind.everywhere:
                     yield stage, line, kind
@@ -102,7 +103,7 @@ class LineRule(Rule):
 
 
 def _calls_the_loop(facts: Facts, line: LineTime) -> bool:
-    """Whether it is the line that calls a package's own loop, e.g. a `trainer.train()`: whole steps run beneath it."""
+    """Whether it is the line that calls a loop, e.g. `print(trainer.train())`: its text says nothing of what runs."""
     stages = (facts.stages[name] for name in ("forward", "backward", "optimizer") if name in facts.stages)
     place = (line.site.file, line.site.line)
     return sum(any((it.site.file, it.site.line) == place for it in stage.lines) for stage in stages) >= 2
