@@ -144,7 +144,7 @@ while step < LEAST or time.perf_counter() - started < args.seconds:
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-    if slow(1) or step % EVERY == 0:
+    if slow(1):
         gc.collect()
     if slow(2) or step % EVERY == 0:
         log.write(json.dumps(Counter(round(value, 2) for p in parts for value in p.flatten().tolist())))
