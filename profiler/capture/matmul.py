@@ -38,7 +38,7 @@ def best_tflops(device: str, number_format: str, threads: int, seconds: float = 
     repeats = 1 if kind == "cpu" else 10
     best, expected_s = 0.0, 0.0
     for size in sizes:
-        if best and expected_s > seconds:  # a format that this processor emulates
+        if expected_s > seconds:  # a format that this processor emulates
             break
         left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
         out = left @ right

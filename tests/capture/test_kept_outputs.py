@@ -3,37 +3,22 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from memory_session import recording
 from torch import nn
 from torch.nn.modules import module as torch_module
 
-from profiler.capture import memory, optimizer, settings
-from profiler.capture.session import CaptureConfig, Session
 from profiler.record.reader import of_kind, read_notes
 
 ROWS, COLUMNS = 512, 1024
 OUTPUT_BYTES = 4 * ROWS * COLUMNS
 WEIGHT_BYTES = 4 * (16 * COLUMNS + COLUMNS)
 Loop = Callable[[nn.Module, torch.optim.Optimizer, torch.Tensor], None]
-
-
-@contextmanager
-def recording(tmp_path: Path) -> Iterator[Session]:
-    session = Session(CaptureConfig(tmp_path, deep=True))
-    settings.install(session)
-    optimizer.install(session)
-    memory.install(session)
-    try:
-        yield session
-    finally:
-        assert session.active, "an error of ours ended the recording"
-        session.close()
 
 
 def notes_of(tmp_path: Path, loop: Loop) -> tuple[dict[str, Any], dict[str, Any] | None]:

@@ -5,35 +5,21 @@ from __future__ import annotations
 import copy
 import gc
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from memory_session import recording
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from profiler.capture import memory, optimizer, settings
-from profiler.capture.session import CaptureConfig, Session
+from profiler.capture.session import Session
 from profiler.record.reader import of_kind, read_notes, read_stream
 from profiler.record.vocabulary import Instrument, Kind, Name, code
 
 FLOAT = 4
-
-
-@contextmanager
-def recording(tmp_path: Path, deep: bool = True) -> Iterator[Session]:
-    session = Session(CaptureConfig(tmp_path, deep=deep))
-    settings.install(session)
-    optimizer.install(session)
-    memory.install(session)
-    try:
-        yield session
-    finally:
-        assert session.active, "an error of ours ended the recording"
-        session.close()
 
 
 def memory_notes(session: Session) -> list[dict[str, Any]]:

@@ -76,3 +76,14 @@ def test_what_grows_is_no_cycle():
     its = holding(outputs_held_bytes=2 * GIB, outputs_outlived_bytes=2 * GIB)
     grows = replace(its, memory=replace(its.memory, growth_bytes_per_step=1e6, growth_bytes=GIB))
     assert ReferenceCycles().check(grows) is None
+
+
+def test_a_cycle_is_not_told_from_growth_that_was_not_measured():
+    its = holding(outputs_held_bytes=2 * GIB, outputs_outlived_bytes=2 * GIB)
+    said = ReferenceCycles().check(replace(its, not_measured={"memory growth": "the run was too short"}))
+    assert isinstance(said, Abstention)
+
+
+def test_nothing_is_said_where_the_step_was_not_looked_at():
+    its = holding({}, gradients_in_forward_bytes=4 * GIB, outputs_held_bytes=2 * GIB, outputs_outlived_bytes=2 * GIB)
+    assert [rule().check(its) for rule in (GradientsKept, LateDel, ReferenceCycles)] == [None, None, None]

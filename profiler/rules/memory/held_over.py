@@ -47,7 +47,7 @@ class GradientsKept(Rule):
         if not held or not activations:
             return None
         frees, whole = min(held, activations), _whole(facts)
-        if frees < max(self.threshold.value * whole, self.least_mib.value * MIB):
+        if not _enough(self, frees, whole):
             return None
         if facts.run.ranks > 1:
             return self.abstain("on several ranks gradients may be views of buckets that stay")
@@ -102,7 +102,7 @@ class LateDel(Rule):
         """Judge outputs that outstay their step."""
         held = (facts.memory.outputs_held_bytes or 0) - (facts.memory.outputs_outlived_bytes or 0)
         whole = _whole(facts)
-        if whole <= 0 or held < max(self.threshold.value * whole, self.least_mib.value * MIB):
+        if not _enough(self, held, whole):
             return None
         root = _model(facts)
         return self.finding(
@@ -157,10 +157,12 @@ class ReferenceCycles(Rule):
         """Judge outputs that outlive the next step."""
         memory, whole = facts.memory, _whole(facts)
         outlived = memory.outputs_outlived_bytes or 0
-        if whole <= 0 or outlived < max(self.threshold.value * whole, self.least_mib.value * MIB):
+        if not _enough(self, outlived, whole):
             return None
         if memory.growth_bytes_per_step or memory.kept_graphs:
             return None
+        if "memory growth" in facts.not_measured:
+            return self.abstain("whether memory grows was not measured")
         root = _model(facts)
         return self.finding(
             title=f"{size(outlived)} of a step's outputs are still there after the next step",
@@ -182,6 +184,11 @@ class ReferenceCycles(Rule):
 def _whole(facts: Facts) -> int:
     """What a step holds, by the categories that were measured."""
     return sum(facts.memory.categories_bytes.values())
+
+
+def _enough(rule: GradientsKept | LateDel | ReferenceCycles, held: int, whole: int) -> bool:
+    """Whether so much of what a step holds is worth a word; never where that was not measured."""
+    return whole > 0 and held >= max(rule.threshold.value * whole, rule.least_mib.value * MIB)
 
 
 def _model(facts: Facts) -> RootSettings | None:
