@@ -1,10 +1,9 @@
-"""Four hundred small vectors are learned one by one, and their gradients filled with zeros before each step.
+"""Four hundred small vectors, forty of them in each step, and the gradients of all filled with zeros before it.
 
 Planted: zero_grad(set_to_none=False)
 Where:   optimizer.zero_grad(set_to_none=False)
 Verdict: optimizer | compute
 Rule:    optimizer/zero-grad
-Note:    yes
 Twin:    optimizer | compute
 Cured:   --cured drops them
 """
@@ -22,24 +21,24 @@ torch.set_num_threads(1)
 
 
 class Prototypes(nn.Module):
-    """Scores by the distance to a vector of each class."""
+    """Scores by the distance to the vectors of one group of classes."""
 
     def __init__(self) -> None:
         super().__init__()
         self.vectors = nn.ParameterList([nn.Parameter(torch.randn(64)) for _ in range(400)])
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return -torch.cdist(x, torch.stack(list(self.vectors)))
+    def forward(self, x: torch.Tensor, group: int) -> torch.Tensor:
+        return -torch.cdist(x, torch.stack(list(self.vectors[40 * group : 40 * group + 40])))
 
 
 model = Prototypes()
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1, foreach=True)
 inputs = torch.randn(8192, 64)
-targets = torch.randint(400, (8192,))
+targets = torch.randint(40, (8192,))
 
-for _ in range(700):
+for step in range(1000):
     chosen = torch.randint(len(inputs), (8,))
-    loss = nn.functional.cross_entropy(model(inputs[chosen]), targets[chosen])
+    loss = nn.functional.cross_entropy(model(inputs[chosen], step % 10), targets[chosen])
     if args.cured:
         optimizer.zero_grad()
     else:

@@ -33,6 +33,7 @@ class GradientsKept(Rule):
     """
 
     id = "memory/gradients-kept"
+    evidence = "training"
     bottleneck = Bottleneck.MEMORY
     per_step = False
     needs_device_times = False
@@ -92,6 +93,7 @@ class LateDel(Rule):
     """
 
     id = "memory/late-del"
+    evidence = "training"
     bottleneck = Bottleneck.MEMORY
     per_step = False
     needs_device_times = False
@@ -146,6 +148,7 @@ class ReferenceCycles(Rule):
     """
 
     id = "memory/reference-cycles"
+    evidence = "training"
     bottleneck = Bottleneck.MEMORY
     explained_by = ("memory/growth", "memory/kept-graph", "memory/retained")
     per_step = False
