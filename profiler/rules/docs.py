@@ -97,6 +97,7 @@ def index_page() -> str:
     if gains:
         lines += ["", "## Promised and measured", ""]
         lines += [f"Times as fast, with the fault planted and cured in alternation. {measured_on()}.", ""]
+        lines += ["These trainings also served to set what some rules promise; `examples/gpt2` did not.", ""]
         lines += ["| rule | training | promised | measured |", "| --- | --- | --- | --- |"]
         lines += [
             f"| [{gain.rule}]({gain.rule}.md) | {gain.scenario} | {_promised(gain)} | "
