@@ -48,7 +48,7 @@ class ForLoop(Rule):
     ## Gain
     What remains of `step()`, measured on 2 cores, torch 2.13, 50 to 400 tensors of 64 to 200,000
     parameters, for-loop against fused and foreach in alternation: fused Adam and AdamW 0.20 to 0.28 of the
-    for-loop below 5,000 parameters a tensor (0.20 to 0.29 within the step of a training), 0.32 to 0.44
+    for-loop below 5,000 parameters a tensor (0.10 to 0.29 within the step of a training), 0.32 to 0.44
     above; fused Adagrad 0.31 to 0.40 and 0.36 to 0.46; foreach, small tensors only: SGD 0.60 to 0.69,
     RMSprop 0.56 to 0.73, NAdam 0.71 to 0.82, RAdam 0.50 to 0.62, Adamax 0.56 to 0.76, Adadelta 0.54 to
     0.75. Above, foreach took 0.9 to 2.2 times as long, and is never advised.
