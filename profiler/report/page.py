@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,7 @@ from markupsafe import Markup
 
 import profiler
 from profiler.analysis.facts import LineTime
+from profiler.analysis.merged_lines import by_line
 from profiler.report import wording
 from profiler.report.charts import Chart
 
@@ -98,11 +100,15 @@ def _policy(script: str) -> str:
     )
 
 
-def shown_lines(lines: tuple[LineTime, ...]) -> list[tuple[LineTime, float]]:
-    """The lines worth showing, each with the width of its bar in percent of the longest."""
-    shown = [line for line in lines if line.share_of_stage >= 0.005][:MAX_LINES] or list(lines[:3])
+def shown_lines(lines: tuple[LineTime, ...]) -> list[tuple[LineTime, float, int]]:
+    """The lines worth showing: the width of their bar in percent of the longest, and how many functions ran there."""
+    whole = by_line(lines)
+    shown = [line for line in whole if line.share_of_stage >= 0.005][:MAX_LINES] or whole[:3]
+    functions = Counter((line.site.file, line.site.line) for line in lines)
     longest = max((line.ms_per_step for line in shown), default=0.0) or 1.0
-    return [(line, round(100 * line.ms_per_step / longest, 1)) for line in shown]
+    return [
+        (line, round(100 * line.ms_per_step / longest, 1), functions[line.site.file, line.site.line]) for line in shown
+    ]
 
 
 def _setting_text(value: Any) -> str:

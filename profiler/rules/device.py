@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from profiler.analysis.device_facts import DeviceFacts, DeviceStep
 from profiler.analysis.facts import Facts, LineTime
+from profiler.analysis.merged_lines import by_line
 from profiler.analysis.site import Site
 from profiler.rules.base import Outcome, Rule
 from profiler.rules.evidence import step_ms
@@ -19,6 +20,13 @@ NO_STEPS = "the recording of the device marks no steps"
 THINNED = "events are missing from the recording, so that idle time means nothing"
 BEHIND_SHARE = 0.25  # of the step: a launch that waits longer waits for the device, not for the host
 NO_IDLE_SHARE = 0.05  # of the step: with less idle time the device sets the pace
+LINE_SAMPLES = 8  # below which a sampled line says nothing
+
+ITEM_LINES = r"\.item\(|\.tolist\(|\bfloat\(|\bint\(|\bbool\("
+TO_HOST_LINES = r"\.cpu\(|\.numpy\(|\.to\(\s*['\"]cpu"
+SHAPE_LINES = r"nonzero\(|masked_select\(|\[.*mask.*\]|\.unique\(|repeat_interleave\(|argwhere\("
+SYNCHRONIZE_LINES = r"\bsynchronize\("
+WAITING_LINES = (r"\.item\(|\.tolist\(", TO_HOST_LINES, SHAPE_LINES, SYNCHRONIZE_LINES)  # where the host waits
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +69,8 @@ def per_step(facts: Facts) -> PerStep | str:
     """The device's figures for one step, or why there are none.
 
     Recording slows the host but not the device: busy time is taken as recorded, and idle time is what the step of
-    the run leaves beside it, divided among its causes as recorded.
+    the run leaves beside it, divided among its causes as recorded. Of a live run, what the device's clock says of the
+    wait for data and the sampler of lines that wait for the device goes before that.
     """
     device = facts.device
     if device is None:
@@ -74,6 +83,8 @@ def per_step(facts: Facts) -> PerStep | str:
         return "no step of the run was measured"
     busy_ms = min(whole, sum(step.busy_ms for step in judged) / len(judged))
     idle_ms = _idle(device, judged, whole - busy_ms)
+    if idle_ms is not None and facts.trace is None and facts.machine.device_times:
+        idle_ms = _as_in_the_run(facts, idle_ms)
     delay_ms = (device.launch_delay_us or 0.0) / 1000
     hardly_idle = idle_ms is not None and sum(idle_ms.values()) < NO_IDLE_SHARE * whole
     return PerStep(
@@ -107,6 +118,31 @@ def _idle(device: DeviceFacts, steps: tuple[DeviceStep, ...], left_ms: float) ->
     return {cause: ms / total * left_ms for cause, ms in causes.items()} if total > 0 else {}
 
 
+def _as_in_the_run(facts: Facts, idle_ms: dict[str, float]) -> dict[str, float]:
+    """What a slow host hid in a few recorded steps: waits for batches, and leads lost while waiting for the device."""
+    left, found = sum(idle_ms.values()), dict(idle_ms)
+    wait = facts.stages.get("data_wait")
+    for cause, seen_ms in (("data_wait", wait.mean_ms if wait else 0.0), ("sync", waiting_ms(facts))):
+        more = min(max(0.0, seen_ms - found.get(cause, 0.0)), left)
+        for other in ("host", "unknown"):
+            moved = min(more, found.get(other, 0.0))
+            if moved > 0:
+                found[other] -= moved
+                found[cause] = found.get(cause, 0.0) + moved
+                more -= moved
+    return found
+
+
+def waiting_ms(facts: Facts) -> float:
+    """Milliseconds a step at the user's lines that return only once the device has caught up, as sampled."""
+    lines = [line for stage in facts.stages.values() for line in stage.lines if _at_a_wait(line)]
+    return sum(line.ms_per_step for line in lines) if sum(line.samples for line in lines) >= LINE_SAMPLES else 0.0
+
+
+def _at_a_wait(line: LineTime) -> bool:
+    return any(re.search(pattern, line.source.split("#", 1)[0]) for pattern in WAITING_LINES)
+
+
 class DeviceRule(Rule):
     """Base of rules that read the device's clock; no rule itself. Subclasses override `judge`."""
 
@@ -133,14 +169,16 @@ def families_ms(device: DeviceFacts, *names: str) -> float:
 
 
 def sampled(facts: Facts, pattern: str, *, leaf: str = r"(?!)") -> LineTime | None:
-    """The costliest sampled line whose text, or the function that ran there, matches."""
-    lines = [
-        line
-        for stage in facts.stages.values()
-        for line in stage.lines
-        if re.search(pattern, line.source.split("#", 1)[0]) or re.search(leaf, line.leaf)
-    ]
-    return max(lines, key=lambda line: line.ms_per_step, default=None)
+    """The costliest sampled line whose text, or a function that ran there, matches; with all that ran there."""
+    found = []
+    for stage in facts.stages.values():
+        chosen = {
+            (line.site.file, line.site.line)
+            for line in stage.lines
+            if re.search(pattern, line.source.split("#", 1)[0]) or re.search(leaf, line.leaf)
+        }
+        found += [line for line in by_line(stage.lines) if (line.site.file, line.site.line) in chosen]
+    return max(found, key=lambda line: line.ms_per_step, default=None)
 
 
 def site_of(facts: Facts, seen: Site | None, pattern: str) -> Site | None:

@@ -75,6 +75,13 @@ def busy_share(facts: Facts) -> float:
     return 0.0 if isinstance(step, str) or step.step_ms <= 0 else step.busy_ms / step.step_ms
 
 
+def updating_share(facts: Facts) -> float:
+    """Share of the step in which the device ran what the update launched; 0 where that is not known."""
+    whole = judged_ms(facts)
+    took = facts.device.stages_ms.get("optimizer", 0.0) if facts.device is not None else 0.0
+    return took / whole if whole > 0 else 0.0
+
+
 def judged_ms(facts: Facts) -> float:
     """Mean of the steps by which the training is judged."""
     step = per_step(facts)

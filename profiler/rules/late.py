@@ -11,6 +11,7 @@ from profiler.analysis.facts import Facts
 from profiler.rules.device import PerStep
 from profiler.rules.evidence import step_ms
 
+LEAST_SHARE = 0.1  # of the step that must be idle in a stage for it to be named
 MOSTLY = 0.5  # of the idle time that must lie in one stage
 AGREE = 0.1  # by which the step that is judged may differ from the one that the stages are of
 
@@ -30,6 +31,8 @@ def late_in(facts: Facts, step: PerStep) -> LateIn | None:
     the stage, and what of the idle time goes beyond that lies within it.
     """
     starved, whole = step.idle_by("host"), step_ms(facts)
+    if starved > 0 and (timed := _by_the_device(facts, step, starved)) is not None:
+        return timed
     if starved <= 0 or facts.steps is None or abs(step.step_ms - facts.steps.mean_ms) > AGREE * step.step_ms:
         return None
     for name, stage in facts.stages.items():
@@ -40,3 +43,17 @@ def late_in(facts: Facts, step: PerStep) -> LateIn | None:
         if least >= MOSTLY * starved:
             return LateIn(name, least)
     return None
+
+
+def _by_the_device(facts: Facts, step: PerStep, starved: float) -> LateIn | None:
+    """The stage with most idle time by the device's own clock: its time there, less all that was launched in it."""
+    device = facts.device
+    if facts.trace is not None or not facts.machine.device_times or device is None or not device.stages_ms:
+        return None
+    idle = {
+        name: stage.mean_ms - device.stages_ms.get(name, 0.0) for name, stage in facts.stages.items() if name != "other"
+    }
+    name = max(idle, key=lambda each: idle[each], default="")
+    if not name or idle[name] < max(MOSTLY * starved, LEAST_SHARE * step.step_ms):
+        return None
+    return LateIn(name, min(starved, idle[name]))

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import replace
 
 from profiler.analysis.facts import LineTime
+from profiler.analysis.merged_lines import by_line, plus
 
 _SIGMAS = 1.5
 _LEAST_ERROR, _MOST_ERROR = 0.03, 0.3
@@ -25,15 +25,6 @@ def sampling_error(samples: int, share_of_stage: float) -> float:
     return min(_MOST_ERROR, max(_LEAST_ERROR, spread))
 
 
-def by_line(lines: Iterable[LineTime]) -> list[LineTime]:
-    """One entry a line: the functions under it are added up, and the longest of them names it."""
-    merged: dict[tuple[str, int], LineTime] = {}
-    for line in sorted(lines, key=lambda line: -line.ms_per_step):
-        key = (line.site.file, line.site.line)
-        merged[key] = _plus(merged[key], line) if key in merged else line
-    return list(merged.values())
-
-
 def standing_out(lines: Iterable[LineTime], enough_ms: float) -> list[LineTime]:
     """Lines that cost enough, and functions whose lines do only together (as their costliest)."""
     single = by_line(lines)
@@ -41,14 +32,5 @@ def standing_out(lines: Iterable[LineTime], enough_ms: float) -> list[LineTime]:
     for line in single:
         key = (line.site.file, line.site.function)
         if line.ms_per_step < enough_ms and line.site.function not in ("", "<module>"):
-            functions[key] = _plus(functions[key], line) if key in functions else line
+            functions[key] = plus(functions[key], line) if key in functions else line
     return [line for line in (*single, *functions.values()) if line.ms_per_step >= enough_ms]
-
-
-def _plus(line: LineTime, more: LineTime) -> LineTime:
-    return replace(
-        line,
-        samples=line.samples + more.samples,
-        share_of_stage=line.share_of_stage + more.share_of_stage,
-        ms_per_step=line.ms_per_step + more.ms_per_step,
-    )

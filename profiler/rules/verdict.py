@@ -183,6 +183,11 @@ def _by_device(facts: Facts, findings: Sequence[Finding], serious: Sequence[Find
     of_its_own = [f for f in serious if f.bottleneck not in _LOST_BY_DEVICE]
     if of_its_own:
         return _of(of_its_own[0])
+    updating = device_verdict.updating_share(facts)
+    if updating >= HEALTHY_SHARE:
+        named = next((f for f in findings if f.bottleneck is Bottleneck.OPTIMIZER), None)
+        sentence = f"Optimizer: the device updates parameters for {percent(updating)} of {step}."
+        return Verdict(Bottleneck.OPTIMIZER, named.rule if named else None, Severity.INFO, sentence)
     healthy = next((f for f in findings if f.bottleneck is Bottleneck.COMPUTE), None)
     lost = f"; the most it loses is {percent(found[0].share)}, to {_TO[found[0].word]}" if found[0].share > 0 else ""
     sentence = f"Compute: the device works for {percent(busy)} of {step}{lost}."

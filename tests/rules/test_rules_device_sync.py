@@ -55,7 +55,26 @@ def test_idle_time_is_what_the_run_leaves_beside_the_devices_work_not_what_the_r
     slowed = device(60.0, {"host": 60.0, "sync": 20.0})  # recorded steps took 140 ms, the run's take 100
     step = per_step(on_device(slowed))
     assert not isinstance(step, str)
-    assert step.idle_ms == pytest.approx({"host": 30.0, "sync": 10.0})
+    assert step.idle_ms == pytest.approx({"host": 29.0, "sync": 10.0, "data_wait": 1.0})
+
+
+def test_what_a_slow_host_hid_in_the_recording_is_taken_from_the_run():
+    """Waits for batches by the device's clock, and leads lost at lines that wait, as far as the device is idle."""
+    recorded = device(60.0, {"host": 38.0, "sync": 2.0})
+    its = on_device(recorded, lines={"forward": (line(52, 25.0, "if loss.item() > 9:"),)})
+    step = per_step(its)
+    assert not isinstance(step, str)
+    assert step.idle_ms == pytest.approx({"host": 14.0, "sync": 25.0, "data_wait": 1.0})
+    traced = per_step(replace(its, machine=replace(its.machine, device_times=False)))
+    assert not isinstance(traced, str)
+    assert traced.idle_ms == pytest.approx({"host": 38.0, "sync": 2.0})
+
+
+def test_a_line_that_waits_promises_its_time_as_far_as_the_device_is_idle():
+    recorded = device(70.0, {"host": 28.0, "sync": 2.0}, syncs=(sync("aten::item", 40.0, 5.0),))
+    its = on_device(recorded, lines={"forward": (line(52, 40.0, "if loss.item() > 9:"),)})
+    gain = found(Item, its).gain
+    assert (gain.step_ms_low, gain.step_ms_high) == pytest.approx((70.0, 76.0))
 
 
 # sync
@@ -212,7 +231,7 @@ def test_a_device_that_waits_for_launches_is_told_with_the_hosts_time_for_a_kern
     """As in the trace of three steps on an A100: idle for 76 %, 900 kernels a step of 60 µs."""
     starved = device(24.0, {"host": 76.0}, kernels=(kernel("k", "elementwise", 240.0, count=9000),))
     finding = found(LaunchBound, on_device(starved))
-    assert finding.title == "the device waits for launches 76 % of each 100 ms step: 900 kernels of 27 µs"
+    assert finding.title == "the device waits for launches 75 % of each 100 ms step: 900 kernels of 27 µs"
     assert finding.severity is Severity.CRITICAL
     assert finding.gain.step_ms_high / finding.gain.step_ms_low <= 1.5 + 1e-9
     assert judge(on_device(starved)).verdict.bottleneck is Bottleneck.HOST_OVERHEAD

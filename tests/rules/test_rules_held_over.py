@@ -28,10 +28,10 @@ def found(rule, its_facts) -> Finding:
 def test_gradients_that_stay_through_forward_cost_the_smaller_of_them_and_the_activations():
     finding = found(GradientsKept, holding(gradients_in_forward_bytes=4 * GIB))
     assert finding.title == "4.0 GiB of the last step's gradients are still there while the next forward runs"
-    assert finding.evidence["frees"] == 4 * GIB
+    assert finding.evidence["frees_bytes"] == 4 * GIB
     assert finding.severity is Severity.INFO
     few = found(GradientsKept, holding(HELD | {"activations": 3 * GIB}, gradients_in_forward_bytes=4 * GIB))
-    assert few.evidence["frees"] == 3 * GIB
+    assert few.evidence["frees_bytes"] == 3 * GIB
 
 
 def test_gradients_are_pointed_at_where_they_are_zeroed():

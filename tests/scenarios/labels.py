@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
+ON_GPU = FOLDER.parent / "on_gpu"
 NOT_SCENARIOS = {"attach", "attempts", "conftest", "labels", "store", "hand_timed"}
 
 
@@ -107,6 +108,11 @@ def line_of(text: str, source: str) -> int:
     if len(found) != 1:
         raise ValueError(f"{len(found)} lines read {text!r}, where one should")
     return found[0]
+
+
+def on_gpu() -> list[Label]:
+    """All labelled scripts for a GPU, by name; what one of them recorded lies in `tests/recorded`."""
+    return [read_label(path) for path in sorted(ON_GPU.glob("*.py")) if path.stem not in ("parts", "test_on_gpu")]
 
 
 def scenarios() -> list[Label]:

@@ -12,7 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from attach import Pair, attach
 from attempts import judge
-from labels import Label, scenarios
+from labels import Label, on_gpu, scenarios
 
 from profiler.rules.catalogue import rule_types
 
@@ -46,7 +46,9 @@ def test_there_are_at_least_twelve_planted_trainings_each_with_a_cured_twin() ->
 
 
 def test_a_rule_that_rests_on_a_training_has_one_here() -> None:
+    recorded = {path.name.split(".")[0] for path in (Path(__file__).parents[1] / "recorded").glob("*.tar.xz")}
     proven = {rule for label in PLANTED for rule in label.rules} | {"compute/healthy"}
+    proven |= {rule for label in on_gpu() if label.name in recorded for rule in label.rules}
     assert {rule.id for rule in rule_types() if rule.evidence == "training"} == proven
 
 

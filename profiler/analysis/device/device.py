@@ -6,6 +6,7 @@ Out: `DeviceFacts`. The span, the unions and the shares are as `device_facts` de
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,7 @@ from profiler.analysis.intervals import Bools, Intervals, union
 from profiler.record.trace.recording import DeviceEvents, Recording, Work
 
 NS_PER_MS = 1e6
+_MEMORY_CALL = re.compile(r"(cuda|hip)(Malloc|Free|HostAlloc|HostFree)|(cu|hip)Mem(Create|Map|Unmap|Release|SetAccess)")
 _MEMORY_POINTS = 600
 
 
@@ -115,6 +117,7 @@ def device_facts(recording: Recording, launches: Launches, seen: Seen, source: s
         ),
         memory_timeline=_memory(recording, _main_device(device)),
         thinned=thinned,
+        driver_memory_ms=_driver_memory_ms(recording, seen),
         pace_ms=pace.mean_ms if pace is not None else None,
         pace_noise_ms=pace.noise_ms if pace is not None else None,
     )
@@ -223,6 +226,18 @@ def _between(device: DeviceEvents, names: tuple[str, ...]) -> Bools:
     chosen = [n for n in np.unique(device.name[copies]).tolist() if copy_kind(names[n])[:3] in ("h2d", "d2h")]
     found: Bools = copies & np.isin(device.name, chosen)
     return found
+
+
+def _driver_memory_ms(recording: Recording, seen: Seen) -> float | None:
+    """Per measured step, the host in calls that take memory from the driver or give it back; None without steps."""
+    first = seen.first_measured
+    if len(seen.steps) <= first:
+        return None
+    calls, names = recording.calls, recording.names
+    numbers = [number for number in np.unique(calls.name).tolist() if _MEMORY_CALL.match(names[number])]
+    own = np.isin(calls.name, numbers)
+    inside = union(calls.start[own], calls.end[own]).within(seen.steps.start[first:], seen.steps.end[first:])
+    return float(inside.sum()) / NS_PER_MS / (len(seen.steps) - first)
 
 
 def _memory(recording: Recording, device: int) -> tuple[tuple[float, int], ...]:

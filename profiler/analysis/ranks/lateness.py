@@ -170,7 +170,7 @@ def _line(ranks: Sequence[RankFacts], row: int, others: Sequence[int], stage: st
     if mine is None or not mine.lines:
         return None
     best: tuple[float, RankLine] | None = None
-    for line in _by_place(mine.lines):
+    for line in mine.lines:
         elsewhere = []
         for other in others:
             held = ranks[other].stages.get(stage)
@@ -180,16 +180,6 @@ def _line(ranks: Sequence[RankFacts], row: int, others: Sequence[int], stage: st
         if more > 0 and (best is None or more > best[0]):
             best = (more, line)
     return best[1] if best else None
-
-
-def _by_place(lines: Sequence[RankLine]) -> list[RankLine]:
-    """One entry a line: the functions under it are added up, and the longest of them names it."""
-    merged: dict[tuple[str, int], RankLine] = {}
-    for line in lines:
-        key = (line.site.file, line.site.line)
-        known = merged.get(key)
-        merged[key] = line if known is None else RankLine(known.site, known.leaf, known.ms + line.ms, known.source)
-    return list(merged.values())
 
 
 def _span(ranks: Sequence[RankFacts], row: int, others: Sequence[int]) -> str | None:

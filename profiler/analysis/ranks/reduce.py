@@ -17,6 +17,7 @@ from profiler.analysis.exchanges import PHASES
 from profiler.analysis.facts import Facts, StageFacts
 from profiler.analysis.folded import Folded
 from profiler.analysis.measured import NS_PER_MS, Measured
+from profiler.analysis.merged_lines import by_line
 from profiler.analysis.rank_facts import (
     FORMAT,
     SPAN_CAUSES,
@@ -87,7 +88,8 @@ def rank_facts(
 
 
 def _stage(stage: StageFacts) -> RankStage:
-    lines = tuple(RankLine(line.site, line.leaf, line.ms_per_step, line.source) for line in stage.lines[:_LINES])
+    longest = by_line(stage.lines)[:_LINES]
+    lines = tuple(RankLine(line.site, line.leaf, line.ms_per_step, line.source) for line in longest)
     return RankStage(stage.mean_ms, stage.median_ms, stage.p95_ms, stage.call, lines)
 
 

@@ -79,7 +79,11 @@ class Healthy(Rule):
 def _rest(facts: Facts) -> str:
     """What the step does besides, of what was measured."""
     known = (("data_wait", "the wait for data"), ("communication", "other ranks"), ("other", "what is in no stage"))
-    said = [f"{what} {percent(share(facts, stage))}" for stage, what in known if stage in facts.stages]
+    said = [
+        f"{what} {percent(share(facts, stage))}"
+        for stage, what in known
+        if stage in facts.stages and facts.stages[stage].happened
+    ]
     return f" Besides, {', '.join(said)}." if said else ""
 
 

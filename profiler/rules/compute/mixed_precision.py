@@ -48,7 +48,7 @@ class MixedPrecision(Rule):
         "transformers": "TrainingArguments(bf16=True)",
         "lightning": 'Trainer(precision="bf16-mixed")',
     }
-    evidence = "trace"
+    evidence = "training"
     bottleneck = Bottleneck.COMPUTE
     needs_device_times = False
     threshold = Threshold(0.5, "share of the step in the model's arithmetic")

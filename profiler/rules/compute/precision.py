@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from profiler.analysis.device_facts import DeviceFacts
@@ -11,8 +12,11 @@ from profiler.rules.device import DeviceRule, PerStep, families_ms, generation, 
 from profiler.rules.evidence import worth
 from profiler.rules.phrases import ms, number, percent
 
-TF32_LEFT = (0.25, 0.5)  # of a float32 product's time; peaks differ by 7 to 8 times
+TF32_LEFT = (0.15, 0.45)  # of a float32 product's time; peaks differ by 7 to 8 times, 0.19 was seen on an H200
 ODD_LEFT = (0.7, 0.9)  # of a product's time whose sizes 8 does not divide
+UNALIGNED = r"_align[124]\b"  # kernels that must fetch one to four numbers at a time
+UNALIGNED_LEFT = {"hopper or newer": (0.12, 0.4)}  # of such a kernel's time; 0.16 was seen on an H200
+UNALIGNED_ELSE = (0.35, 0.7)
 HALF = ("float16", "bfloat16")
 
 
@@ -32,14 +36,15 @@ class Tf32Off(DeviceRule):
     `torch.set_float32_matmul_precision("high")`, and compare the loss.
 
     ## Gain
-    0.25 to 0.5 of the products' time remain, an assumption below the ratio of the peaks (A100: 19.5 to 156 TFLOP/s);
-    as far as the device sets the pace. Since numbers change, it is never called critical.
+    0.15 to 0.45 of the products' time remain: the peaks' ratio is 0.13 (A100: 19.5 to 156 TFLOP/s), a GPT on an H200
+    came to 0.19. As far as the device sets the pace. Since numbers change, it is never called critical.
 
     ## Reference
     torch.set_float32_matmul_precision; NVIDIA A100 data sheet.
     """
 
     id = "compute/tf32-off"
+    evidence = "training"
     arguments = {
         "transformers": "TrainingArguments(tf32=True)",
     }
@@ -97,21 +102,24 @@ class TensorCoreSizes(DeviceRule):
 
     ## Evidence
     Products are computed in 16 bits or TF32; matrices of linear layers with an odd size hold at least `odd` of
-    all; and products take at least `threshold` of the step by the device's clock. It is a note: which product took
-    the time is not told apart.
+    all; and products take at least `threshold` of the step by the device's clock. Where kernels' names say that they
+    fetch fewer than eight numbers at a time (`align1`), theirs is the time that counts. Else it is a note: which
+    product took the time is not told apart.
 
     ## Fix
     Pad vocabulary, classes and widths to a multiple of 64.
 
     ## Gain
-    0.7 to 0.9 of those matrices' part of the products' time remain, an assumption; as far as the device sets the
-    pace.
+    Of kernels that say so 0.12 to 0.4 of the time remain on Hopper (a GPT's head of 50257 came to 0.16 on an H200),
+    0.35 to 0.7 before it, an assumption. Else 0.7 to 0.9 of those matrices' part of the products' time. As far as the
+    device sets the pace.
 
     ## Reference
     NVIDIA, "Matrix Multiplication Background User's Guide", tensor core requirements.
     """
 
     id = "compute/tensor-core-sizes"
+    evidence = "training"
     bottleneck = Bottleneck.COMPUTE
     threshold = Threshold(0.15, "share of the step in matrix products")
     odd = Threshold(0.05, "share of the matrices' parameters from which their sizes matter")
@@ -128,7 +136,17 @@ class TensorCoreSizes(DeviceRule):
         took = families_ms(device, "gemm") / step.steps
         if part < self.odd.value or took < self.threshold.value * step.step_ms:
             return None
-        saves_low, saves_high = (step.shortens((1 - left) * part * took) for left in ODD_LEFT[::-1])
+        unaligned = sum(it.ms for it in device.kernels if it.family == "gemm" and re.search(UNALIGNED, it.name))
+        slow, lefts = part * took, ODD_LEFT
+        if unaligned > 0:
+            slow, lefts = unaligned / step.steps, UNALIGNED_LEFT.get(generation(facts) or "", UNALIGNED_ELSE)
+        saves_low, saves_high = (step.shortens((1 - left) * slow) for left in lefts[::-1])
+        gain = Gain.of(step.step_ms, saves_low, saves_high)
+        told = (
+            f" Kernels that fetch fewer than eight numbers at a time run for {ms(slow)} of that."
+            if unaligned > 0
+            else ""
+        )
         named = root.extra.get("odd_matrices")
         first: Any = named[0] if isinstance(named, list) and named else {}
         shape = " x ".join(str(size) for size in first.get("shape", ()))
@@ -137,6 +155,7 @@ class TensorCoreSizes(DeviceRule):
             why=(
                 f"Products take {ms(took)} of each {ms(step.step_ms)} step. {first.get('name', 'One')} is {shape}; "
                 f"{number(_count(root, 'odd_parameters') or 0)} of {number(matrices)} parameters lie in such matrices."
+                f"{told}"
             ),
             evidence={"odd_share": part, "products_ms": took, "step_ms": step.step_ms},
             fix=Fix.at(
@@ -144,9 +163,9 @@ class TensorCoreSizes(DeviceRule):
                 "Pad the sizes to a multiple of 64.",
                 "vocabulary = 64 * math.ceil(vocabulary / 64)  # 50257 becomes 50304; the rest is never a target",
             ),
-            gain=Gain.of(step.step_ms, saves_low, saves_high),
+            gain=gain,
             step_ms=step.step_ms,
-            severity=Severity.INFO,
+            severity=severity_of(saves_low / step.step_ms) if unaligned > 0 else Severity.INFO,
         )
 
 

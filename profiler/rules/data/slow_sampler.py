@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from profiler.analysis.facts import Facts
+from profiler.analysis.merged_lines import by_line
 from profiler.rules.base import Bottleneck, Fix, Gain, Outcome, Rule, Threshold
 from profiler.rules.data.supply import KEEPS_UP, Supply, caveat, supply_of
 from profiler.rules.evidence import worth
-from profiler.rules.lines import by_line
 from profiler.rules.phrases import ms, percent, place
 
 LEAST = 0.7  # of the line's time that goes

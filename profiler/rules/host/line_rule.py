@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from profiler.analysis.facts import Facts, LineTime, StageFacts
+from profiler.analysis.merged_lines import by_line
 from profiler.rules.base import Bottleneck, Finding, Fix, Gain, Outcome, Rule, Threshold
 from profiler.rules.evidence import step_ms, worth
 from profiler.rules.frameworks import with_arguments
 from profiler.rules.host.kinds import Kind, kind_of
-from profiler.rules.lines import by_line, sampling_error, standing_out
+from profiler.rules.lines import sampling_error, standing_out
 from profiler.rules.phrases import ms, percent, place
 
 MOST_FINDINGS = 3

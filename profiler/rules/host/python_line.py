@@ -38,7 +38,15 @@ class PythonLine(LineRule):
 
     id = "host/python-line"
     evidence = "training"
-    explained_by = ("sync/item", "sync/copy-to-host", "sync/print-tensor", "sync/empty-cache")
+    explained_by = (
+        "sync/item",
+        "sync/copy-to-host",
+        "sync/data-dependent-shape",
+        "sync/explicit-synchronize",
+        "sync/print-tensor",
+        "sync/empty-cache",
+        "transfer/pageable-memory",
+    )
     threshold = Threshold(0.05, "share of the step spent at one line")
     samples = Threshold(8, "samples of the line below which it is not named")
 

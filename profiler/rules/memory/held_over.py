@@ -60,7 +60,11 @@ class GradientsKept(Rule):
                 f"Forward keeps {size(activations)} for backward beside them. Without them the step would hold up to "
                 f"{size(frees)} less at its peak, {percent(frees / whole)} of what it holds."
             ),
-            evidence={"gradients_bytes": float(held), "activations_bytes": float(activations), "frees": float(frees)},
+            evidence={
+                "gradients_bytes": float(held),
+                "activations_bytes": float(activations),
+                "frees_bytes": float(frees),
+            },
             fix=Fix.at(
                 line.site if line else None,
                 "Drop the gradients as soon as the optimizer has used them.",

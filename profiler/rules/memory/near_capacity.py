@@ -71,6 +71,7 @@ class NearCapacity(Rule):
     """
 
     id = "memory/near-capacity"
+    evidence = "training"
     bottleneck = Bottleneck.MEMORY
     explained_by = ("memory/growth",)
     per_step = False

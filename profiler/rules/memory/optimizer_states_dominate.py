@@ -35,6 +35,7 @@ class OptimizerStatesDominate(Rule):
     """
 
     id = "memory/optimizer-states-dominate"
+    evidence = "training"
     bottleneck = Bottleneck.MEMORY
     per_step = False
     needs_device_times = False

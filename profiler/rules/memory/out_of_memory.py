@@ -34,6 +34,7 @@ class OutOfMemoryError(Rule):
     """
 
     id = "memory/out-of-memory"
+    evidence = "training"
     bottleneck = Bottleneck.MEMORY
     per_step = False
     needs_device_times = False

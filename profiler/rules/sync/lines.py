@@ -29,6 +29,10 @@ class _LineRule(DeviceRule):
         """The mechanism, in this run's numbers."""
         raise NotImplementedError
 
+    def besides(self, device: DeviceFacts) -> float:
+        """Milliseconds a step that the line causes elsewhere."""
+        return 0.0
+
     def judge(self, facts: Facts, device: DeviceFacts, step: PerStep) -> Outcome:
         """Judge the line by the time that it takes while the device is idle."""
         line = self.line(facts)
@@ -36,7 +40,7 @@ class _LineRule(DeviceRule):
             return None
         if step.idle_ms is None:
             return self.abstain(THINNED)
-        gain = gain_of_line(facts, step, line)
+        gain = gain_of_line(facts, step, line, self.besides(device))
         if gain is None:
             return None
         return self.finding(
@@ -74,6 +78,7 @@ class PrintTensor(_LineRule):
     """
 
     id = "sync/print-tensor"
+    evidence = "training"
     bottleneck = Bottleneck.SYNCHRONIZATION
     threshold = Threshold(0.05, "share of the step spent printing tensors")
 
@@ -109,20 +114,25 @@ class EmptyCache(_LineRule):
     Remove it. Against fragmentation there is `PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True`.
 
     ## Gain
-    The line's time, give or take the sampling error, and at most the time in which the device was idle. What the
-    next allocations cost more is not counted.
+    The line's time, give or take the sampling error, with the time that the driver's calls for memory take in the
+    recorded steps; and at most the time in which the device was idle.
 
     ## Reference
     torch.cuda.empty_cache; CUDA semantics, "Memory management".
     """
 
     id = "sync/empty-cache"
+    evidence = "training"
     bottleneck = Bottleneck.SYNCHRONIZATION
     threshold = Threshold(0.05, "share of the step spent in empty_cache")
 
     summary = "Remove the call."
     code = "# delete: torch.cuda.empty_cache()"
     does = "empties the allocator's cache"
+
+    def besides(self, device: DeviceFacts) -> float:
+        """What was given back is asked for again."""
+        return device.driver_memory_ms or 0.0
 
     def line(self, facts: Facts) -> LineTime | None:
         """The call."""
@@ -136,10 +146,10 @@ class EmptyCache(_LineRule):
         )
 
 
-def gain_of_line(facts: Facts, step: PerStep, line: LineTime) -> Gain | None:
+def gain_of_line(facts: Facts, step: PerStep, line: LineTime, besides_ms: float = 0.0) -> Gain | None:
     """What a sampled line's end would save: not more than the device is idle; None where that is a trifle."""
     error = sampling_error(line.samples, line.share_of_stage)
-    saves = min(line.ms_per_step, sum((step.idle_ms or {}).values()))
+    saves = min(line.ms_per_step + besides_ms, sum((step.idle_ms or {}).values()))
     if not worth(facts, saves):
         return None
     return Gain.of(step.step_ms, saves * (1 - error), saves)

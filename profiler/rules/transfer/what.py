@@ -32,7 +32,7 @@ class MadeOnCpu(DeviceRule):
     `device=device` where the tensor is made; constants once, before the loop.
 
     ## Gain
-    The time in which the device starved in such copies, and at least 10 µs for each of them, as far as the device
+    The host's time in such copies, or 10 µs for each of them, to twice as much (making them), as far as the device
     is idle.
 
     ## Reference
@@ -40,6 +40,7 @@ class MadeOnCpu(DeviceRule):
     """
 
     id = "transfer/made-on-cpu"
+    evidence = "training"
     bottleneck = Bottleneck.HOST_TO_DEVICE
     threshold = Threshold(0.03, "share of the step that it costs")
     copies = Threshold(4, "copies to the device a step up to which they are the batch")
@@ -58,9 +59,10 @@ class MadeOnCpu(DeviceRule):
             return None
         line = sampled(facts, MADE)
         idle = step.idle_by("host", "copy", "sync", "unknown")
-        launches = count * COPY_US / 1000
-        saves_low = min(launches, idle)
-        saves_high = min(max(launches, line.ms_per_step if line else 0.0, 2 * launches), idle)
+        stage = facts.stages.get("host_to_device")
+        copying = (stage.host_ms or 0.0) if stage is not None and facts.trace is None else 0.0
+        saves_low = min(max(count * COPY_US / 1000, copying), idle)
+        saves_high = min(max(2 * saves_low, line.ms_per_step if line else 0.0), idle)
         if saves_high < self.threshold.value * step.step_ms or not worth(facts, saves_high):
             return None
         return self.finding(

@@ -1,0 +1,80 @@
+"""Trainings of `tests/on_gpu` as an H200 ran them, judged from what they recorded."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "scenarios"))
+from labels import Label, read_label
+from packing import FOLDER, SCRIPTS, unpack
+
+from profiler.analysis.build import read_facts
+from profiler.rules.base import Severity
+from profiler.rules.catalogue import judge
+from profiler.rules.verdict import Judgement
+
+MEASURED = json.loads((FOLDER / "measured.json").read_text())["steps"]
+NAMES = sorted(path.name.removesuffix(".tar.xz") for path in FOLDER.glob("*.tar.xz"))
+PLANTED = [name for name in NAMES if not name.startswith("healthy") and not name.endswith("-cured")]
+CURED = [name for name in NAMES if name.endswith("-cured")]
+HEALTHY = [name for name in NAMES if name.startswith("healthy")]
+WAITED = {"run/startup-dominates"}  # they waited for their turn
+OFF_BY = 0.1  # two runs, one after the other, are no closer than that
+
+
+def judged(name: str, folder: Path) -> tuple[Label, Judgement]:
+    """What the training's header says, and what the catalogue says of its recording."""
+    label = read_label(SCRIPTS / f"{name.removesuffix('-cured')}.py")
+    return label, judge(read_facts(unpack(name, folder)))
+
+
+def serious(judgement: Judgement) -> list[str]:
+    """The rules that said more than a note."""
+    said = [it.rule for it in judgement.findings if it.severity is not Severity.INFO]
+    return [rule for rule in said if rule not in WAITED]
+
+
+def test_there_are_recordings_of_either_kind() -> None:
+    assert len(PLANTED) >= 20
+    assert len(HEALTHY) >= 2
+    assert len(CURED) >= 3
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_what_was_planted_is_the_verdict(name: str, tmp_path: Path) -> None:
+    label, judgement = judged(name, tmp_path)
+    said = [it.rule for it in judgement.findings] if label.note else serious(judgement)
+    assert judgement.verdict.bottleneck.value in label.verdicts, judgement.verdict
+    assert label.rule in said, said
+    finding = next(it for it in judgement.findings if it.rule == label.rule)
+    if label.line:
+        assert (finding.fix.file, finding.fix.line) == (str(label.path), label.line)
+
+
+@pytest.mark.parametrize("name", sorted(set(PLANTED) & set(MEASURED)))
+def test_what_is_promised_is_what_the_cure_gave(name: str, tmp_path: Path) -> None:
+    label, judgement = judged(name, tmp_path)
+    gain = next(it.gain for it in judgement.findings if it.rule == label.rule)
+    measured = MEASURED[name]["planted_ms"] / MEASURED[name]["cured_ms"]
+    assert gain is not None
+    assert gain.speedup_low * (1 - OFF_BY) <= measured <= gain.speedup_high * (1 + OFF_BY)
+    assert gain.speedup_high / gain.speedup_low <= 1.5 + 1e-9
+
+
+@pytest.mark.parametrize("name", CURED)
+def test_of_the_cured_twin_the_rule_says_nothing(name: str, tmp_path: Path) -> None:
+    label, judgement = judged(name, tmp_path)
+    assert label.rule not in [it.rule for it in judgement.findings]
+    assert judgement.verdict.bottleneck.value in label.twin
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+def test_of_a_healthy_training_nothing_is_said(name: str, tmp_path: Path) -> None:
+    label, judgement = judged(name, tmp_path)
+    assert judgement.verdict.bottleneck.value in label.verdicts
+    assert serious(judgement) == []
