@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -27,6 +29,7 @@ from profiler.rules.gains import GAINS, MeasuredGain
 SCENARIOS = Path(__file__).parents[1] / "tests" / "scenarios"
 DOCS = Path(__file__).parents[1] / "docs" / "rules"
 TURN_S = 0.4
+STRETCHES = 10
 
 sys.path.insert(0, str(SCENARIOS))
 from labels import Label, scenarios  # noqa: E402
@@ -55,20 +58,31 @@ def compare(label: Label) -> list[MeasuredGain]:
     if label.ranks > 1 or any(span["name"] == "compile" for span in summary["spans"]):
         with tempfile.TemporaryDirectory() as name:
             planted_ms, cured_ms = step_ms(summary), step_ms(summary_of(label, Path(name), "--cured"))
+        noise = 0.0
     else:
-        planted_ms, cured_ms = in_alternation(label)
+        planted_ms, cured_ms, noise = in_alternation(label)
+    return promised(summary, label, (planted_ms, cured_ms, noise))
+
+
+def promised(summary: dict[str, Any], label: Label, measured_ms: tuple[float, float, float]) -> list[MeasuredGain]:
+    """What the label's rules promise in a planted run, beside what was measured: both steps, and the ratio's noise."""
+    planted_ms, cured_ms, noise = measured_ms
     found = []
     for rule in label.rules:
         gain = next((it["gain"] for it in summary["findings"] if it["rule"] == rule and it["gain"]), None)
         if gain is not None:
             low, high = round(gain["speedup_low"], 3), round(gain["speedup_high"], 3)
             measured = round(planted_ms / cured_ms, 3)
-            found.append(MeasuredGain(rule, label.name, low, high, measured, round(planted_ms, 3), round(cured_ms, 3)))
+            steps = (round(planted_ms, 3), round(cured_ms, 3))
+            found.append(MeasuredGain(rule, label.name, low, high, measured, *steps, round(noise, 3)))
     return found
 
 
-def in_alternation(label: Label) -> tuple[float, float]:
-    """Mean milliseconds of a step, planted and cured. Raises RuntimeError where a training fails."""
+def in_alternation(label: Label) -> tuple[float, float, float]:
+    """Mean milliseconds of a step, planted and cured, and the noise of their ratio as a share of it.
+
+    Raises RuntimeError where a training fails.
+    """
     with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
         folders = (Path(first), Path(second))
         trainings = [start(label, folders[0]), start(label, folders[1], "--cured")]
@@ -79,8 +93,11 @@ def in_alternation(label: Label) -> tuple[float, float]:
                 if training.poll() is None:
                     os.killpg(training.pid, signal.SIGKILL)
                 training.wait()
-        planted_ms, cured_ms = (_undisturbed_ms(folder / "run") for folder in folders)
-        return planted_ms, cured_ms
+        planted, cured = (_undisturbed(folder / "run") for folder in folders)
+        return _mean_ms(planted), _mean_ms(cured), _noise(planted, cured)
+
+
+Steps = list[tuple[float, float]]  # seconds since the first step, milliseconds
 
 
 def _take_turns(trainings: list[subprocess.Popen[str]]) -> None:
@@ -101,16 +118,37 @@ def _take_turns(trainings: list[subprocess.Popen[str]]) -> None:
             raise RuntimeError(f"{training.args} failed: {errors.strip()}")
 
 
-def _undisturbed_ms(folder: Path) -> float:
-    """The mean step of those that no stop fell into, after a tenth of them. Raises RuntimeError where there are few."""
+def _mean_ms(steps: Steps) -> float:
+    return statistics.mean(ms for _, ms in steps)
+
+
+def _noise(planted: Steps, cured: Steps) -> float:
+    """The half width of the ratio's 95 % interval, as a share of it.
+
+    By its value in ten stretches of the time in which both ran: what slows the machine slows both.
+    """
+    together_s = min(planted[-1][0], cured[-1][0])
+    ratios = []
+    for at in range(STRETCHES):
+        begin, end = at * together_s / STRETCHES, (at + 1) * together_s / STRETCHES
+        within = [[step for step in steps if begin <= step[0] < end] for steps in (planted, cured)]
+        if all(within):
+            ratios.append(_mean_ms(within[0]) / _mean_ms(within[1]))
+    if len(ratios) < STRETCHES // 2:
+        return math.inf
+    return 2 * statistics.stdev(ratios) / math.sqrt(len(ratios)) / statistics.mean(ratios)
+
+
+def _undisturbed(folder: Path) -> Steps:
+    """The steps that no stop fell into, after a tenth of them. Raises RuntimeError where there are few."""
     timeline = read_facts(folder).timeline
     if timeline is None:
         raise RuntimeError(f"no step was recorded in {folder}")
-    rows = list(zip(timeline.wall_ms, timeline.max_ms, strict=True))
-    kept = [mean for mean, most in rows[len(rows) // 10 :] if most < 800 * TURN_S]
-    if len(kept) < 10:
+    rows = list(zip(timeline.start_s, timeline.wall_ms, timeline.max_ms, strict=True))
+    kept = [(start, mean) for start, mean, most in rows[len(rows) // 10 :] if most < 800 * TURN_S]
+    if len(kept) < STRETCHES:
         raise RuntimeError(f"only {len(kept)} steps in {folder} ran undisturbed")
-    return sum(kept) / len(kept)
+    return kept
 
 
 def start(label: Label, folder: Path, *arguments: str) -> subprocess.Popen[str]:

@@ -76,6 +76,7 @@ def memory_facts(
         inactive_bytes=_highest(samples, measured, f"value_{int(Name.DEVICE_INACTIVE_BYTES)}"),
         python_blocks_per_step=_python_blocks(folded, measured),
         gradients_in_forward_bytes=_bytes(note, "gradients_in_forward"),
+        samples_in_step=_bytes(note, "samples"),
         outputs_held_bytes=_bytes(outputs, "held_bytes"),
         outputs_outlived_bytes=_bytes(outputs, "outlived_bytes"),
     )

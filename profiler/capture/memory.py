@@ -138,6 +138,7 @@ class Window:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._ledger = Ledger()
+        self._samples: dict[int, int] = {}  # by root: summed over the step's forwards
         self.outputs = KeptOutputs(session)
         self._gradients_in_forward: int | None = None
         self._thread = get_ident()
@@ -183,10 +184,10 @@ class Window:
             while running.pop()[0] != identity:
                 pass  # an exception went through this one
             if not running and identity in self._roots:
-                self._returned(output)
+                self._returned(module, args, output)
 
-    def _returned(self, output: Any) -> None:
-        """A root is done. Outputs and the first forward's gradients count, where there will be a backward pass."""
+    def _returned(self, module: torch.nn.Module, args: Any, output: Any) -> None:
+        """A root is done. Inputs, outputs and the first forward's gradients count, where there will be a backward pass."""
         self._inside_hook = True
         try:
             if torch.is_grad_enabled():
@@ -194,9 +195,16 @@ class Window:
                     gradients = (tensor.grad for tensor in _parameters(self._session) if tensor.grad is not None)
                     self._gradients_in_forward = sum(_storages(gradients).values())
                 self.outputs.add(output)
+                self._count_samples(module, args)
         except Exception as error:
             self._session.fail("memory", error)
         self._inside_hook = False
+
+    def _count_samples(self, module: torch.nn.Module, args: Any) -> None:
+        """By the first dimension of a model's first input; a loss is no model."""
+        first = next(tensors_in(args), None)
+        if first is not None and first.dim() > 0 and next(module.parameters(), None) is not None:
+            self._samples[id(module)] = self._samples.get(id(module), 0) + int(first.shape[0])
 
     def _meet_root(self, module: torch.nn.Module) -> None:
         self._roots.add(id(module))
@@ -251,6 +259,7 @@ class Window:
             activations_by_module=by_module,
             step_time_ns=step_time_ns,
             gradients_in_forward=self._gradients_in_forward,
+            samples=max(self._samples.values(), default=None),
             **device,
         )
 

@@ -178,6 +178,7 @@ def _memory(facts: Facts) -> dict[str, Any]:
         "growth_bytes_per_step": memory.growth_bytes_per_step,
         "growth_bytes": memory.growth_bytes,
         "gradients_in_forward_bytes": memory.gradients_in_forward_bytes,
+        "samples_in_step": memory.samples_in_step,
         "outputs_held_bytes": memory.outputs_held_bytes,
         "outputs_outlived_bytes": memory.outputs_outlived_bytes,
     }

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+MOST_NOISE = 0.25  # above which nothing was measured
 GAINS = Path(__file__).with_name("gains.json")
 
 
@@ -25,11 +26,18 @@ class MeasuredGain:
     measured: float  # times as fast
     planted_ms: float  # a step
     cured_ms: float
+    noise: float = 0.0  # of `measured`, as a share of it: the half width of its 95 % interval; 0 where not known
 
     @property
     def holds(self) -> bool:
         """Whether the measurement lies in the promised range."""
         return self.holds_by(0.0)
+
+    @property
+    def holds_within_noise(self) -> bool:
+        """Whether it lies in the range as far as can be told; not where noise leaves that open."""
+        low, high = self.promised_low * (1 - self.noise), self.promised_high * (1 + self.noise)
+        return self.noise <= MOST_NOISE and low <= self.measured <= high
 
     def holds_by(self, margin: float) -> bool:
         """Whether it lies in the range, and so much of itself away from its ends."""

@@ -350,3 +350,17 @@ def test_a_session_that_ends_inside_the_step_leaves_no_hook(tmp_path: Path) -> N
     assert torch._C._autograd._top_saved_tensors_default_hooks(True) is None
     assert not torch.nn.modules.module._global_forward_hooks
     loss.backward()
+
+
+def test_samples_of_a_step_are_the_rows_that_its_model_was_given(tmp_path: Path) -> None:
+    model, data, targets = mlp(), torch.randn(8, 10), torch.randn(8, 5)
+    loss = nn.MSELoss()
+    adam = torch.optim.Adam(model.parameters())
+
+    def micro_batches() -> torch.Tensor:
+        return loss(model(data), targets) + loss(model(data[:6]), targets[:6])
+
+    with recording(tmp_path) as session:
+        train(model, adam, micro_batches)
+    [note] = memory_notes(session)
+    assert note["samples"] == 14
