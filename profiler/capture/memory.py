@@ -187,7 +187,7 @@ class Window:
                 self._returned(module, args, output)
 
     def _returned(self, module: torch.nn.Module, args: Any, output: Any) -> None:
-        """A root is done. Inputs, outputs and the first forward's gradients count, where there will be a backward pass."""
+        """A root is done. What it took and gave, and the first one's gradients, count where a backward pass will follow."""
         self._inside_hook = True
         try:
             if torch.is_grad_enabled():

@@ -6,6 +6,7 @@ python -m profiler.rules.docs docs/rules --check   say which are not current, an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -13,7 +14,7 @@ import click
 from profiler.rules.base import Rule
 from profiler.rules.catalogue import families, rule_types
 from profiler.rules.frameworks import NAMES
-from profiler.rules.gains import MeasuredGain, measured_gains, measured_on
+from profiler.rules.gains import MeasuredGain, gains_on_gpu, measured_gains, measured_on, measured_on_gpu
 
 EVIDENCE = {
     "training": "a real training, slowed on purpose and cured",
@@ -48,7 +49,11 @@ def rule_page(rule: type[Rule]) -> str:
         lines += [f"- {NAMES[name]}: `{argument}`" for name, argument in rule.arguments.items()]
     measured = [gain for gain in measured_gains() if gain.rule == rule.id]
     if measured:
-        lines += ["", "## Measured", "", *map(_measured, measured), "", f"{measured_on()}."]
+        lines += ["", "## Measured", "", *(_measured(gain, "scenarios") for gain in measured), "", f"{measured_on()}."]
+    on_gpu = [gain for gain in gains_on_gpu() if gain.rule == rule.id]
+    if on_gpu:
+        heading = [] if measured else ["", "## Measured"]
+        lines += [*heading, "", *(_measured(gain, "on_gpu") for gain in on_gpu), "", f"{measured_on_gpu()}."]
     lines += ["", "## Thresholds", ""]
     if rule.thresholds():
         lines += ["| name | default | meaning |", "| --- | --- | --- |"]
@@ -67,12 +72,21 @@ def _promised(gain: MeasuredGain) -> str:
     return f"{gain.promised_low:.2f} to {gain.promised_high:.2f}"
 
 
-def _measured(gain: MeasuredGain) -> str:
+def _measured(gain: MeasuredGain, folder: str) -> str:
     beside = "" if gain.holds else ", which lies outside of the promised range"
     return (
-        f"In `tests/scenarios/{gain.scenario}.py` it promises {_promised(gain)} times the speed. The cured twin was "
+        f"In `tests/{folder}/{gain.scenario}.py` it promises {_promised(gain)} times the speed. The cured twin was "
         f"{gain.measured:.2f} times as fast ({gain.planted_ms:.2f} to {gain.cured_ms:.2f} ms a step){beside}."
     )
+
+
+def _table(gains: Sequence[MeasuredGain]) -> list[str]:
+    rows = [
+        f"| [{gain.rule}]({gain.rule}.md) | {gain.scenario} | {_promised(gain)} | "
+        f"{gain.measured:.2f}{'' if gain.holds else ' (outside)'} |"
+        for gain in gains
+    ]
+    return ["| rule | training | promised | measured |", "| --- | --- | --- | --- |", *rows]
 
 
 def index_page() -> str:
@@ -98,12 +112,15 @@ def index_page() -> str:
         lines += ["", "## Promised and measured", ""]
         lines += [f"Times as fast, with the fault planted and cured in alternation. {measured_on()}.", ""]
         lines += ["These trainings also served to set what some rules promise; `examples/gpt2` did not.", ""]
-        lines += ["| rule | training | promised | measured |", "| --- | --- | --- | --- |"]
+        lines += _table(gains)
+    if gains_on_gpu():
+        lines += ["", "## Promised and measured on a GPU", ""]
         lines += [
-            f"| [{gain.rule}]({gain.rule}.md) | {gain.scenario} | {_promised(gain)} | "
-            f"{gain.measured:.2f}{'' if gain.holds else ' (outside)'} |"
-            for gain in gains
+            f"Times as fast, one run of the planted training beside one of its cured twin. {measured_on_gpu()}.",
+            "",
         ]
+        lines += ["These trainings set the promises of the rules that read the device's clock.", ""]
+        lines += _table(sorted(gains_on_gpu(), key=lambda gain: gain.rule))
     return "\n".join(lines) + "\n"
 
 

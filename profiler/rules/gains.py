@@ -1,6 +1,7 @@
 """What rules promised, beside what their cure gave, as it was last measured.
 
-In:  `gains.json`, which `python -m benchmarks gains --write` writes.
+In:  `gains.json`, which `python -m benchmarks gains --write` writes, and `gains_on_gpu.json`, which a test holds
+     against the recordings in `tests/recorded`.
 Out: `MeasuredGain`s.
 """
 
@@ -13,6 +14,7 @@ from pathlib import Path
 
 MOST_NOISE = 0.25  # above which nothing was measured
 GAINS = Path(__file__).with_name("gains.json")
+GAINS_ON_GPU = Path(__file__).with_name("gains_on_gpu.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +58,20 @@ def measured_on() -> str:
     return _read()[0]
 
 
-def _read() -> tuple[str, list[MeasuredGain]]:
-    if not GAINS.exists():
+@cache
+def gains_on_gpu() -> tuple[MeasuredGain, ...]:
+    """By training, as `measured_on_gpu` ran them."""
+    return tuple(_read(GAINS_ON_GPU)[1])
+
+
+@cache
+def measured_on_gpu() -> str:
+    """The GPU, and how it was measured, in words."""
+    return _read(GAINS_ON_GPU)[0]
+
+
+def _read(path: Path = GAINS) -> tuple[str, list[MeasuredGain]]:
+    if not path.exists():
         return "", []
-    held = json.loads(GAINS.read_text("utf-8"))
+    held = json.loads(path.read_text("utf-8"))
     return str(held["machine"]), [MeasuredGain(**row) for row in held["gains"]]
