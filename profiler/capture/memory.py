@@ -187,7 +187,7 @@ class Window:
                 self._returned(module, args, output)
 
     def _returned(self, module: torch.nn.Module, args: Any, output: Any) -> None:
-        """A root is done. What it took and gave, and the first one's gradients, count where a backward pass will follow."""
+        """A root is done. What it took and gave counts where a backward pass follows; at the first, gradients too."""
         self._inside_hook = True
         try:
             if torch.is_grad_enabled():
