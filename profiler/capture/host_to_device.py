@@ -64,7 +64,7 @@ def _timed(session: Session, original: Any, name: str) -> Any:
         if get_ident() != session.owner and not session.owns(_PUSH):
             return original(self, *args, **kwargs)
         try:
-            if not noted:
+            if not noted and session.steps:  # before the first step's end it may be the model that moves
                 noted = True
                 session.note_call("host_to_device", 0)
             record((_PUSH, clock()))

@@ -52,8 +52,8 @@ def rule_page(rule: type[Rule]) -> str:
         lines += ["", "## Measured", "", *(_measured(gain, "scenarios") for gain in measured), "", f"{measured_on()}."]
     on_gpu = [gain for gain in gains_on_gpu() if gain.rule == rule.id]
     if on_gpu:
-        heading = [] if measured else ["", "## Measured"]
-        lines += [*heading, "", *(_measured(gain, "on_gpu") for gain in on_gpu), "", f"{measured_on_gpu()}."]
+        titled = [] if measured else ["", "## Measured"]
+        lines += [*titled, "", *(_measured(gain, "on_gpu") for gain in on_gpu), "", f"{measured_on_gpu()}."]
     lines += ["", "## Thresholds", ""]
     if rule.thresholds():
         lines += ["| name | default | meaning |", "| --- | --- | --- |"]
