@@ -48,7 +48,7 @@ class StageFacts:
     @property
     def happened(self) -> bool:
         """Whether there is anything to say of it: a training without ranks does not communicate."""
-        return self.mean_ms > 0 or self.calls_per_step > 0
+        return self.mean_ms > 0 or self.calls_per_step >= 0.5  # less than that is what moved the model
 
 
 @dataclass(frozen=True, slots=True)

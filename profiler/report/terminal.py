@@ -124,7 +124,7 @@ def _device(device: DeviceFacts) -> Text:
     text = Text.assemble(("Device  ", "bold"), f"{busy(device)}.")
     shares = [f"{cause.replace('_', ' ')} {wording.share(part)}" for cause, part in idle_shares(device)]
     if shares:
-        text.append(f" Idle: {', '.join(shares)}.")
+        text.append(f" Idle in it: {', '.join(shares)}.")
     if device.collectives_ms:
         exposed = wording.ms(device.collectives_exposed_ms)
         text.append(f" Collectives {wording.ms(device.collectives_ms)}, {exposed} of it exposed.")

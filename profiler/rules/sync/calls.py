@@ -21,7 +21,7 @@ from profiler.rules.device import (
     site_of,
 )
 from profiler.rules.evidence import worth
-from profiler.rules.phrases import about, ms, percent
+from profiler.rules.phrases import about, ms, percent, place
 
 ITEM = ("aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal", "aten::allclose")
 SHAPES = (
@@ -72,9 +72,11 @@ class _SyncRule(DeviceRule):
         part = starved / step.starved_ms if step.starved_ms > 0 else 0.0
         saves_high = min(max(starved, part * step.idle_by("sync")), sum(step.idle_ms.values()))
         saves_low = min(starved, saves_high)
+        in_the_run = False
         line = sampled(facts, self.pattern) if facts.trace is None else None
         if line is not None and line.samples >= LINE_SAMPLES:
             ends = min(line.ms_per_step, sum(step.idle_ms.values()))
+            in_the_run = ends > waited
             saves_low, saves_high = max(saves_low, LINE_KEPT * ends), max(saves_high, ends)
         if saves_high < threshold.value * step.step_ms or not worth(facts, saves_high):
             return None
@@ -87,9 +89,15 @@ class _SyncRule(DeviceRule):
                 f"step, since the host waits for it {self.does}"
             ),
             why=(
-                f"{name} and its like are called {about(count)} times a step, and block the host for {ms(waited)}. "
-                f"For {ms(starved)} of that the device had already finished, or had been given nothing more to do; the "
-                f"rest was its own working time and costs nothing."
+                f"{name} and its like are called {about(count)} times a step, and block the host "
+                + (
+                    f"until the device has caught up: {place(line.site, facts)} holds it for {ms(line.ms_per_step)}. "
+                    f"Then nothing is queued, and the device stands idle for {ms(saves_high)} of the step. In recorded "
+                    f"steps, whose host is slower, it was {ms(waited)}."
+                    if in_the_run and line is not None
+                    else f"for {ms(waited)}. For {ms(starved)} of that the device had already finished, or had been "
+                    "given nothing more to do; the rest was its own working time and costs nothing."
+                )
             ),
             evidence={
                 "calls_per_step": count,
