@@ -189,6 +189,7 @@ class MemoryFacts:
     gradients_in_forward_bytes: int | None = None  # of the step before, still there when a step's first forward ends
     outputs_held_bytes: int | None = None  # of a step's outputs, still there when the next forward begins
     outputs_outlived_bytes: int | None = None  # and after the next step
+    growth_on_device: bool = False  # it is the device's memory that grew, and not the process's
     samples_in_step: int | None = None  # first dimension of the model's inputs, summed over the looked-at step
 
 

@@ -48,6 +48,7 @@ def memory_facts(
     absent: dict[str, str] = {}
     on_device = bool(folded.peaks.get(Name.DEVICE_ALLOCATED_BYTES) or folded.peaks.get(Name.DEVICE_PEAK_BYTES))
     growth = _growth(samples, measured, _ALLOCATED if on_device else _RSS)
+    grew_on_device = on_device and isinstance(growth, tuple)
     if growth is None and on_device:
         growth = _growth(samples, measured, _RSS)
     if _peak(folded, Name.RSS_BYTES) is None:
@@ -76,6 +77,7 @@ def memory_facts(
         inactive_bytes=_highest(samples, measured, f"value_{int(Name.DEVICE_INACTIVE_BYTES)}"),
         python_blocks_per_step=_python_blocks(folded, measured),
         gradients_in_forward_bytes=_bytes(note, "gradients_in_forward"),
+        growth_on_device=grew_on_device,
         samples_in_step=_bytes(note, "samples"),
         outputs_held_bytes=_bytes(outputs, "held_bytes"),
         outputs_outlived_bytes=_bytes(outputs, "outlived_bytes"),

@@ -127,6 +127,7 @@ class Rule:
     bottleneck: ClassVar[Bottleneck]
     reference: ClassVar[str] = ""  # the docstring's section where empty
     evidence: ClassVar[str] = "facts"  # its proof rests on a real "training", a recorded "trace", or on "facts"
+    same_line: ClassVar[bool] = False  # only a cause at the same line of the user's explains it
     explained_by: ClassVar[tuple[str, ...]] = ()  # rules whose finding is this one's cause; "*": any of the step
     per_step: ClassVar[bool] = True  # judges the step: not asked before a few steps were measured
     needs_device_times: ClassVar[bool] = True  # host times of an asynchronous device prove nothing to it

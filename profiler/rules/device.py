@@ -20,12 +20,14 @@ NO_STEPS = "the recording of the device marks no steps"
 THINNED = "events are missing from the recording, so that idle time means nothing"
 BEHIND_SHARE = 0.25  # of the step: a launch that waits longer waits for the device, not for the host
 NO_IDLE_SHARE = 0.05  # of the step: with less idle time the device sets the pace
+TO_DEVICE = r"\.to\((?!\s*['\"]cpu)|\.cuda\("
 LINE_SAMPLES = 8  # below which a sampled line says nothing
 
-ITEM_LINES = r"\.item\(|\.tolist\(|\bfloat\(|\bint\(|\bbool\("
+ITEM_LINES = r"\.item\(|\.tolist\(|(?<!\.)\b(float|int|bool)\("
 TO_HOST_LINES = r"\.cpu\(|\.numpy\(|\.to\(\s*['\"]cpu"
-SHAPE_LINES = r"nonzero\(|masked_select\(|\[.*mask.*\]|\.unique\(|repeat_interleave\(|argwhere\("
+SHAPE_LINES = r"nonzero\(|masked_select\(|\w\[\s*~?\w*mask\w*\s*\]|\.unique\(|repeat_interleave\(|argwhere\("
 SYNCHRONIZE_LINES = r"\bsynchronize\("
+_WAITING = re.compile(r"$|torch\.cuda\.(synchronize|streams)|torch\._tensor\.")  # what runs at a line that waits
 WAITING_LINES = (r"\.item\(|\.tolist\(", TO_HOST_LINES, SHAPE_LINES, SYNCHRONIZE_LINES)  # where the host waits
 
 
@@ -121,8 +123,7 @@ def _idle(device: DeviceFacts, steps: tuple[DeviceStep, ...], left_ms: float) ->
 def _as_in_the_run(facts: Facts, idle_ms: dict[str, float]) -> dict[str, float]:
     """What a slow host hid in a few recorded steps: waits for batches, and leads lost while waiting for the device."""
     left, found = sum(idle_ms.values()), dict(idle_ms)
-    wait = facts.stages.get("data_wait")
-    for cause, seen_ms in (("data_wait", wait.mean_ms if wait else 0.0), ("sync", waiting_ms(facts))):
+    for cause, seen_ms in (("data_wait", idle_in(facts, "data_wait")), ("sync", waiting_ms(facts))):
         more = min(max(0.0, seen_ms - found.get(cause, 0.0)), left)
         for other in ("host", "unknown"):
             moved = min(more, found.get(other, 0.0))
@@ -134,13 +135,53 @@ def _as_in_the_run(facts: Facts, idle_ms: dict[str, float]) -> dict[str, float]:
 
 
 def waiting_ms(facts: Facts) -> float:
-    """Milliseconds a step at the user's lines that return only once the device has caught up, as sampled."""
-    lines = [line for stage in facts.stages.values() for line in stage.lines if _at_a_wait(line)]
-    return sum(line.ms_per_step for line in lines) if sum(line.samples for line in lines) >= LINE_SAMPLES else 0.0
+    """Milliseconds a step at the user's lines that return only once the device has caught up, as sampled.
+
+    0 where no such wait was recorded.
+    """
+    if facts.device is None or not facts.device.syncs:
+        return 0.0
+    return sum(lost_ms for _, lost_ms in waiting_lines(facts, "|".join(WAITING_LINES)))
 
 
-def _at_a_wait(line: LineTime) -> bool:
-    return any(re.search(pattern, line.source.split("#", 1)[0]) for pattern in WAITING_LINES)
+def waiting_lines(facts: Facts, pattern: str) -> list[tuple[LineTime, float]]:
+    """Lines whose text matches, as far as they did nothing but wait, and what the device lost there at the most.
+
+    That is no more than the line took, and than the device was idle in the line's stage. Longest first; only lines
+    with samples enough to count.
+    """
+    found = []
+    for stage in facts.stages.values():
+        if stage.name in ("data_wait", "host_to_device"):
+            continue
+        left_ms = idle_in(facts, stage.name)
+        own = (it for it in stage.lines if re.search(pattern, it.source.split("#", 1)[0]) and _WAITING.match(it.leaf))
+        for line in by_line(own):
+            if line.samples >= LINE_SAMPLES:
+                lost_ms = min(line.ms_per_step, left_ms)
+                left_ms -= lost_ms
+                found.append((line, lost_ms))
+    return sorted(found, key=lambda each: -each[1])
+
+
+def idle_in(facts: Facts, name: str) -> float:
+    """Milliseconds of a step that the device spends in a stage without running anything launched there.
+
+    By its own clock; 0 where that was not read.
+    """
+    stage, device = facts.stages.get(name), facts.device
+    if stage is None or device is None or not facts.machine.device_times:
+        return 0.0
+    return max(0.0, stage.mean_ms - device.stages_ms.get(name, 0.0))
+
+
+def let_go(facts: Facts) -> LineTime | None:
+    """The line that copies a pageable batch, as far as it takes time outside of the copy: the last batch is freed."""
+    other, device = facts.stages.get("other"), facts.device
+    if facts.trace is not None or other is None or device is None or "h2d_pageable" not in device.copies_of_steps:
+        return None
+    own = by_line(it for it in other.lines if not it.leaf and re.search(TO_DEVICE, it.source))
+    return next((line for line in own if line.samples >= LINE_SAMPLES), None)
 
 
 class DeviceRule(Rule):

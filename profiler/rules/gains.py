@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-MOST_NOISE = 0.25  # above which nothing was measured
+MOST_NOISE = 0.2  # above which nothing was measured
 GAINS = Path(__file__).with_name("gains.json")
 GAINS_ON_GPU = Path(__file__).with_name("gains_on_gpu.json")
 

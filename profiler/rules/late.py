@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from profiler.analysis.facts import Facts
-from profiler.rules.device import PerStep
+from profiler.rules.device import PerStep, idle_in
 from profiler.rules.evidence import step_ms
 
+_LAUNCH = ("forward", "backward", "optimizer")  # stages in which the host can be late
 LEAST_SHARE = 0.1  # of the step that must be idle in a stage for it to be named
 MOSTLY = 0.5  # of the idle time that must lie in one stage
 AGREE = 0.1  # by which the step that is judged may differ from the one that the stages are of
@@ -50,9 +51,7 @@ def _by_the_device(facts: Facts, step: PerStep, starved: float) -> LateIn | None
     device = facts.device
     if facts.trace is not None or not facts.machine.device_times or device is None or not device.stages_ms:
         return None
-    idle = {
-        name: stage.mean_ms - device.stages_ms.get(name, 0.0) for name, stage in facts.stages.items() if name != "other"
-    }
+    idle = {name: idle_in(facts, name) - step.idle_by("sync", "copy", "communication", "unknown") for name in _LAUNCH}
     name = max(idle, key=lambda each: idle[each], default="")
     if not name or idle[name] < max(MOSTLY * starved, LEAST_SHARE * step.step_ms):
         return None

@@ -135,7 +135,10 @@ def _of(finding: Finding | None, otherwise: str = "", word: Bottleneck = Bottlen
     return Verdict(finding.bottleneck, finding.rule, finding.severity, sentence.rstrip(".") + ".")
 
 
-_LATE_UPDATE = "optimizer/many-launches"  # where it is found, most late launches lie in the update
+_CAUSES_OF_LATE = {  # where they are found, most late launches are theirs
+    "optimizer/many-launches": Bottleneck.OPTIMIZER,
+    "sync/empty-cache": Bottleneck.SYNCHRONIZATION,
+}
 _LOST_BY_DEVICE = frozenset(  # words that say what the device waited for: its clock must bear them out
     {
         Bottleneck.DATA_LOADING,
@@ -163,8 +166,8 @@ def _by_device(facts: Facts, findings: Sequence[Finding], serious: Sequence[Find
     if _judged_by_whole_run(facts, serious, part.share if part else 0.0):
         return _of(serious[0])
     if part is not None and part.word is Bottleneck.HOST_OVERHEAD:
-        updates = any(finding.rule == _LATE_UPDATE for finding in findings)
-        part = replace(part, word=Bottleneck.OPTIMIZER) if updates else part
+        cause = next((finding.rule for finding in findings if finding.rule in _CAUSES_OF_LATE), None)
+        part = part if cause is None else replace(part, word=_CAUSES_OF_LATE[cause])
     if part is not None:
         named = next((f for f in findings if f.bottleneck is part.word is not Bottleneck.OTHER), None)
         if named is None and part.word.value.startswith("data-"):

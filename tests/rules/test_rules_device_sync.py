@@ -60,7 +60,8 @@ def test_idle_time_is_what_the_run_leaves_beside_the_devices_work_not_what_the_r
 
 def test_what_a_slow_host_hid_in_the_recording_is_taken_from_the_run():
     """Waits for batches by the device's clock, and leads lost at lines that wait, as far as the device is idle."""
-    recorded = device(60.0, {"host": 38.0, "sync": 2.0})
+    waits = (sync("aten::item", 40.0, 5.0),)
+    recorded = device(60.0, {"host": 38.0, "sync": 2.0}, syncs=waits, stages_ms={"forward": 5.0})
     its = on_device(recorded, lines={"forward": (line(52, 25.0, "if loss.item() > 9:"),)})
     step = per_step(its)
     assert not isinstance(step, str)
@@ -71,10 +72,39 @@ def test_what_a_slow_host_hid_in_the_recording_is_taken_from_the_run():
 
 
 def test_a_line_that_waits_promises_its_time_as_far_as_the_device_is_idle():
-    recorded = device(70.0, {"host": 28.0, "sync": 2.0}, syncs=(sync("aten::item", 40.0, 5.0),))
-    its = on_device(recorded, lines={"forward": (line(52, 40.0, "if loss.item() > 9:"),)})
+    waits = (sync("aten::item", 40.0, 5.0),)
+    recorded = device(70.0, {"host": 28.0, "sync": 2.0}, syncs=waits, stages_ms={"forward": 5.0})
+    its = on_device(recorded, lines={"forward": (line(52, 28.0, "if loss.item() > 9:"),)})
     gain = found(Item, its).gain
-    assert (gain.step_ms_low, gain.step_ms_high) == pytest.approx((70.0, 76.0))
+    assert (gain.step_ms_low, gain.step_ms_high) == pytest.approx((72.0, 77.6))
+    busy = replace(recorded, stages_ms={"forward": 34.0})  # the device works while that line waits
+    assert Item().check(on_device(busy, lines={"forward": (line(52, 28.0, "if loss.item() > 9:"),)})) is None
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        'logits = model(batch["input_ids"], attention_mask=batch["attention_mask"])',
+        "logits = model(images.float())",
+        "hidden = self.layer(hidden).bool()",
+    ],
+)
+def test_a_line_of_the_model_is_no_line_that_waits(source):
+    waits = (sync("aten::item", 40.0, 1.0), sync("aten::index", 40.0, 1.0))
+    recorded = device(60.0, {"host": 38.0, "sync": 2.0}, syncs=waits, stages_ms={"forward": 5.0})
+    its = on_device(recorded, lines={"forward": (line(52, 30.0, source),)})
+    step = per_step(its)
+    assert not isinstance(step, str)
+    assert step.idle_ms["sync"] == pytest.approx(2.0)
+    assert Item().check(its) is None
+    assert DataDependentShape().check(its) is None
+
+
+def test_a_line_is_folded_only_under_a_cause_at_the_same_line():
+    waits = (sync("aten::item", 300.0, 250.0),)
+    lines = {"other": (line(52, 30.0, "total += loss.item()"), line(60, 20.0, "update(scores)"))}
+    said = judge(on_device(device(40.0, STARVING, syncs=waits, stages_ms={}), lines=lines))
+    assert ("host/python-line", 60) in [(it.rule, it.fix.line) for it in said.findings]
 
 
 # sync

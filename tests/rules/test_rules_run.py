@@ -65,6 +65,9 @@ def test_no_training_tells_the_likely_reasons():
     assert "never imported torch" in never.why
     failed = judge(facts({}, run=run(1.0, exit_code=1), settings=nothing)).findings[0]
     assert "exit code 1" in failed.why
+    broken = judge(facts({}, run=run(1.0, torch=None, exit_code=1), settings=nothing)).findings[0]
+    assert broken.why == "The script failed with exit code 1 before it imported torch."
+    assert broken.fix.code == ""
     killed = judge(facts({}, run=run(1.0, signal="SIGKILL", ended=False), settings=nothing)).findings[0]
     assert "SIGKILL" in killed.why
     inference = judge(facts({}, settings=replace(settings(), optimizers=()))).findings[0]

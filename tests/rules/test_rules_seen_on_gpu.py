@@ -73,7 +73,7 @@ def test_emptying_the_cache_costs_what_the_driver_takes_for_giving_it_back():
         EmptyCache().check(on_device(device(60.0, {"host": 40.0}, driver_memory_ms=ms), lines=emptied)).gain.step_ms_low
         for ms in (None, 15.0)
     )
-    assert (alone, both) == pytest.approx((90.0, 75.0))
+    assert (alone, both) == pytest.approx((90.0, 68.75))  # a quarter more: the host loses its lead
 
 
 def test_a_pageable_batch_is_let_go_of_at_the_line_of_its_copy():
@@ -129,6 +129,7 @@ def test_memory_that_is_let_go_of_when_the_script_ends_grew_all_the_same():
             memory(),
             growth_bytes_per_step=100.0 * MIB,
             growth_bytes=3800 * MIB,
+            growth_on_device=True,
             timeline=(unread, *grown, ended),
             peak_device_bytes=3900 * MIB,
             device_capacity_bytes=80_000 * MIB,

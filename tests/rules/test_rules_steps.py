@@ -225,7 +225,12 @@ def test_growth_that_levels_off_is_a_cache_that_filled_up():
 def test_growth_of_the_device_is_judged_by_the_devices_capacity():
     samples = tuple(MemorySample(float(n), 800 * 2**20, 10 * GIB + n * 2**30 // 3) for n in range(30))
     its = memory(
-        20 * 2**20, 29 * GIB // 3, timeline=samples, peak_device_bytes=20 * GIB, device_capacity_bytes=80 * GIB
+        20 * 2**20,
+        29 * GIB // 3,
+        timeline=samples,
+        growth_on_device=True,
+        peak_device_bytes=20 * GIB,
+        device_capacity_bytes=80 * GIB,
     )
     finding = Growth().check(facts(memory=its, machine=gpu(device_times=True)))
     assert "device" in finding.title

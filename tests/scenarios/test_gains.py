@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -21,6 +22,7 @@ PairOf = Callable[[Label], Pair | None]
 PROMISES = kept_promises()
 ENOUGH = 12
 TOO_NOISY = 0.1
+MOST_S = 1200
 
 
 def test_the_compilers_time_is_spread_over_the_steps() -> None:
@@ -57,15 +59,18 @@ def test_twelve_rules_promise_what_their_cures_give(pair_of: PairOf) -> None:
     order = [labels[name] for name, _ in sorted(PROMISES.items(), key=lambda item: -room(item[1]))]
     held: set[str] = set()
     missed: list[MeasuredGain] = []
+    began_s = time.monotonic()
     for again in (False, True):
         for label in order:
+            if time.monotonic() - began_s > MOST_S:
+                break
             rule = PROMISES[label.name].rule
             if len(held) >= ENOUGH or rule in held:
                 continue
             pair = None if again else pair_of(label)
             found = promised(pair.first, label, in_alternation(label)) if pair else compare(label)
             held |= {gain.rule for gain in found if gain.holds_within_noise}
-            missed += [gain for gain in found if not gain.holds_within_noise]
+            missed += [gain for gain in found if not gain.holds_within_noise] or [PROMISES[label.name]] * (not found)
     if len(held) < ENOUGH and missed and median(gain.noise for gain in missed) > TOO_NOISY:
         pytest.skip(f"the machine is too busy: ratios of steps vary by {median(gain.noise for gain in missed):.0%}")
     assert len(held) >= ENOUGH, "\n".join(map(str, missed))

@@ -24,7 +24,7 @@ from profiler.analysis.intervals import Bools, Intervals, union
 from profiler.record.trace.recording import DeviceEvents, Recording, Work
 
 NS_PER_MS = 1e6
-_MEMORY_CALL = re.compile(r"(cuda|hip)(Malloc|Free|HostAlloc|HostFree)|(cu|hip)Mem(Create|Map|Unmap|Release|SetAccess)")
+_MEMORY_CALL = re.compile(r"(cuda|hip)(Malloc|HostAlloc)|(cu|hip)Mem(Create|Map|SetAccess)")
 _MEMORY_POINTS = 600
 
 
@@ -229,7 +229,7 @@ def _between(device: DeviceEvents, names: tuple[str, ...]) -> Bools:
 
 
 def _driver_memory_ms(recording: Recording, seen: Seen) -> float | None:
-    """Per measured step, the host in calls that take memory from the driver or give it back; None without steps."""
+    """Per measured step, the host in calls that take memory from the driver; None without steps."""
     first = seen.first_measured
     if len(seen.steps) <= first:
         return None

@@ -24,8 +24,9 @@ class ChangingShapes(DeviceRule):
     Where every batch has another length, nearly every call builds one, and the device waits.
 
     ## Evidence
-    In the recorded steps, cuDNN's attention or convolutions took the host at least `call_ms` a call (a planned one
-    takes some hundredths), at least `threshold` of the recorded step together, and the device was idle for as long.
+    In the recorded steps of a live run, cuDNN's attention or convolutions took the host at least `call_ms` a call (a
+    planned one takes some hundredths), at least `threshold` of the recorded step together, and the device was idle for
+    as long.
 
     ## Fix
     Few shapes: pad lengths to a multiple of 64 or 128, or group batches by length. Or kernels that need no plan:
@@ -47,7 +48,7 @@ class ChangingShapes(DeviceRule):
     def judge(self, facts: Facts, device: DeviceFacts, step: PerStep) -> Outcome:
         """Judge cuDNN's calls by the host's time in them."""
         slow = [row for row in facts.operators if self._plans(row)]
-        shared = sum(float(row["share"]) for row in slow)
+        shared = sum(float(row.get("share") or 0.0) for row in slow)
         if shared < self.threshold.value:
             return None
         if step.idle_ms is None:

@@ -83,8 +83,9 @@ class CompileUnused(DeviceRule):
 
 def _left(device: DeviceFacts) -> tuple[float, float]:
     """What fusing leaves of the kernels' time, by how many of them run between two products."""
-    counts = {it.family: it.count for it in device.families}
-    chain = sum(counts.get(name, 0) for name in FUSES) / max(1, sum(counts.get(name, 0) for name in PRODUCTS))
+    of_model = [it for it in device.kernels if it.stage != "optimizer"]
+    fused, products = (sum(it.count for it in of_model if it.family in names) for names in (FUSES, PRODUCTS))
+    chain = fused / max(1, products)
     low, high = (
         min(most, max(least, kept / max(chain, 1e-9)))
         for most, least, kept in zip(FUSED_LEFT, LEAST_LEFT, IN_A_CHAIN, strict=True)

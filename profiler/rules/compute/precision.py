@@ -14,7 +14,7 @@ from profiler.rules.phrases import ms, number, percent
 
 TF32_LEFT = (0.15, 0.45)  # of a float32 product's time; peaks differ by 7 to 8 times, 0.19 was seen on an H200
 ODD_LEFT = (0.7, 0.9)  # of a product's time whose sizes 8 does not divide
-UNALIGNED = r"_align[124]\b"  # kernels that must fetch one to four numbers at a time
+UNALIGNED = r"_align[12]\b|f16.*_align4\b"  # kernels that fetch less than 16 bytes at a time
 UNALIGNED_LEFT = {"hopper or newer": (0.12, 0.4)}  # of such a kernel's time; 0.16 was seen on an H200
 UNALIGNED_ELSE = (0.35, 0.7)
 HALF = ("float16", "bfloat16")

@@ -51,6 +51,7 @@ class LaunchBound(DeviceRule):
         "sync/print-tensor",
         "sync/empty-cache",
         "memory/driver-allocations",
+        "transfer/pageable-memory",
     )
     idle = Threshold(0.10, "share of the step in which the device waits for a launch")
 

@@ -13,6 +13,7 @@ from typing import ClassVar
 from profiler.analysis.facts import Facts, LineTime, StageFacts
 from profiler.analysis.merged_lines import by_line
 from profiler.rules.base import Bottleneck, Finding, Fix, Gain, Outcome, Rule, Threshold
+from profiler.rules.device import let_go
 from profiler.rules.evidence import step_ms, worth
 from profiler.rules.frameworks import with_arguments
 from profiler.rules.host.kinds import Kind, kind_of
@@ -35,7 +36,10 @@ class LineRule(Rule):
         whole = step_ms(facts)
         found: list[Finding] = []
         thin = False
+        freed = let_go(facts)  # transfer/pageable-memory speaks of it
         for stage, line, kind in self._suspects(facts, whole):
+            if freed is not None and stage.name == "other" and line.site == freed.site:
+                continue
             if line.samples < self.samples.value:
                 thin = True
                 continue

@@ -35,6 +35,7 @@ class Logging(LineRule):
 
     id = "host/logging"
     explained_by = ("sync/print-tensor",)
+    same_line = True
     evidence = "training"
     threshold = Threshold(0.05, "share of the step spent at one line")
     samples = Threshold(8, "samples of the line below which it is not named")

@@ -45,8 +45,8 @@ class PythonLine(LineRule):
         "sync/explicit-synchronize",
         "sync/print-tensor",
         "sync/empty-cache",
-        "transfer/pageable-memory",
     )
+    same_line = True
     threshold = Threshold(0.05, "share of the step spent at one line")
     samples = Threshold(8, "samples of the line below which it is not named")
 

@@ -16,11 +16,11 @@ class DriverAllocations(DeviceRule):
     ## Why it is slow
     torch's allocator keeps what was freed and hands it out again, so that after the first steps the driver need not be
     asked. Where it is (sizes that were never seen, a cache that was emptied or given back for want of memory), each
-    call takes the host a tenth of a millisecond, and each that frees waits for the device.
+    call takes the host a tenth of a millisecond.
 
     ## Evidence
-    In the recorded steps, which lie well after the first, the host was in the driver's calls for memory for at least
-    `threshold` of the step, and the device was idle for as long.
+    In the recorded steps of a live run, which lie well after the first, the host was in the driver's calls that take
+    memory for at least `threshold` of the step, and the device was idle for as long.
 
     ## Fix
     Segments that can grow (`expandable_segments`), batches of few sizes, and no `empty_cache()` in the loop.
@@ -34,7 +34,7 @@ class DriverAllocations(DeviceRule):
 
     id = "memory/driver-allocations"
     bottleneck = Bottleneck.MEMORY
-    explained_by = ("sync/empty-cache", "memory/allocation-retries", "memory/growth", "memory/kept-graph")
+    explained_by = ("sync/empty-cache",)
     threshold = Threshold(0.05, "share of the step in the driver's calls for memory")
 
     def judge(self, facts: Facts, device: DeviceFacts, step: PerStep) -> Outcome:
@@ -50,7 +50,7 @@ class DriverAllocations(DeviceRule):
         return self.finding(
             title=f"the driver is asked for memory for {percent(saves / step.step_ms)} of each {ms(step.step_ms)} step",
             why=(
-                f"Calls that take memory from the driver or give it back hold the host for {ms(took)} a recorded step, "
+                f"Calls that take memory from the driver hold the host for {ms(took)} a recorded step, "
                 "long after the first steps, in which that is usual."
             ),
             evidence={"driver_ms": took, "step_ms": step.step_ms},

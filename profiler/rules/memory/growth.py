@@ -18,8 +18,7 @@ class Growth(Rule):
     Memory rose by at least `growth_mib` over at least `steps` measured steps, beyond noise, and still rose
     in the last third of the run: what levels off (less than `late_share` of the growth falls there) is a
     cache that filled up, and makes it abstain. It gives way to `memory/kept-graph` and `memory/python-objects`,
-    which know what is kept, and to `compute/changing-shapes`: plans are kept, too. Device memory counts where it
-    grew, else the process's. It
+    which know what is kept. Device memory counts where it grew, else the process's. It
     is critical where capacity ends before as many steps again as were seen, or before `soon_steps`; a
     warning otherwise.
 
@@ -36,7 +35,7 @@ class Growth(Rule):
 
     id = "memory/growth"
     evidence = "training"
-    explained_by = ("memory/kept-graph", "memory/python-objects", "compute/changing-shapes")
+    explained_by = ("memory/kept-graph", "memory/python-objects")
     bottleneck = Bottleneck.MEMORY
     per_step = True
     needs_device_times = False
@@ -57,7 +56,7 @@ class Growth(Rule):
             return self.abstain(
                 f"memory grew, but {steps.measured} steps are too few to tell growth from filling caches"
             )
-        on_device = _grew_on_device(memory.timeline, memory.growth_bytes)
+        on_device = memory.growth_on_device
         late = _late_share(memory.timeline, on_device)
         if late is not None and late < self.late_share.value:
             return self.abstain("memory grew at first and then levelled off, as caches do that fill up")
@@ -101,16 +100,11 @@ total += loss.detach()            # not: total += loss
 history.append(output.detach().cpu())  # and only the last few: collections.deque(maxlen=100)"""
 
 
-def _grew_on_device(timeline: tuple[MemorySample, ...], growth_bytes: int) -> bool:
-    sizes = [sample.device_bytes for sample in timeline if sample.device_bytes is not None]
-    return len(sizes) >= 2 and max(sizes) - sizes[0] >= 0.5 * growth_bytes
-
-
 def _late_share(timeline: tuple[MemorySample, ...], on_device: bool) -> float | None:
     """Share of all growth that fell into the last third; None with too few samples to tell."""
     read = [sample.device_bytes if on_device else sample.rss_bytes for sample in timeline]
     sizes = [float(size) for size in read if size is not None]
-    while on_device and len(sizes) > 1 and sizes[-1] < max(sizes) / 2:  # let go of when the script ended
+    if on_device and len(sizes) > 1 and sizes[-1] < sizes[-2] / 2:  # let go of when the script ended
         sizes.pop()
     if len(sizes) < 9:
         return None

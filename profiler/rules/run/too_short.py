@@ -40,6 +40,14 @@ class NoTraining(Rule):
         """Say that nothing trained, with the likely reasons."""
         if facts.steps is not None:
             return None
+        if facts.trace is None and facts.run.exit_code and facts.run.torch is None:
+            return self.finding(
+                title="no training step was seen",
+                why=f"The script failed with exit code {facts.run.exit_code} before it imported torch.",
+                evidence={"duration_s": facts.run.duration_s},
+                fix=Fix("Mend the script's own error first: it stands above this report."),
+                severity=Severity.WARNING,
+            )
         reasons = _reasons(facts)
         return self.finding(
             title="no training step was seen",

@@ -10,15 +10,14 @@ from profiler.analysis.facts import Facts
 from profiler.rules.base import Bottleneck, Fix, Gain, Outcome, Threshold
 from profiler.rules.device import (
     ITEM_LINES,
-    LINE_SAMPLES,
     SHAPE_LINES,
     SYNCHRONIZE_LINES,
     THINNED,
     TO_HOST_LINES,
     DeviceRule,
     PerStep,
-    sampled,
     site_of,
+    waiting_lines,
 )
 from profiler.rules.evidence import worth
 from profiler.rules.phrases import about, ms, percent, place
@@ -73,9 +72,10 @@ class _SyncRule(DeviceRule):
         saves_high = min(max(starved, part * step.idle_by("sync")), sum(step.idle_ms.values()))
         saves_low = min(starved, saves_high)
         in_the_run = False
-        line = sampled(facts, self.pattern) if facts.trace is None else None
-        if line is not None and line.samples >= LINE_SAMPLES:
-            ends = min(line.ms_per_step, sum(step.idle_ms.values()))
+        lines = waiting_lines(facts, self.pattern) if facts.trace is None else []
+        line = lines[0][0] if lines else None
+        if line is not None:
+            ends = min(sum(lost for _, lost in lines), step.idle_by("sync", "host", "unknown"))
             in_the_run = ends > waited
             saves_low, saves_high = max(saves_low, LINE_KEPT * ends), max(saves_high, ends)
         if saves_high < threshold.value * step.step_ms or not worth(facts, saves_high):
@@ -128,7 +128,8 @@ class Item(_SyncRule):
 
     ## Gain
     From the time in which the device starved during these calls, to that with the idle time after them. Of a live
-    run, where the line was sampled, at least 80 % to 100 % of its time, as far as the device is idle.
+    run, where the line was sampled, at least 80 % to 100 % of its time, as far as the device is idle in its
+    stage.
 
     ## Reference
     PyTorch performance tuning guide, "Avoid unnecessary CPU-GPU synchronization".
@@ -168,7 +169,8 @@ class CopyToHost(_SyncRule):
 
     ## Gain
     From the time in which the device starved during these calls, to that with the idle time after them. Of a live
-    run, where the line was sampled, at least 80 % to 100 % of its time, as far as the device is idle.
+    run, where the line was sampled, at least 80 % to 100 % of its time, as far as the device is idle in its
+    stage.
 
     ## Reference
     PyTorch performance tuning guide, "Avoid unnecessary CPU-GPU synchronization".
@@ -206,7 +208,8 @@ class DataDependentShape(_SyncRule):
 
     ## Gain
     From the time in which the device starved during these calls, to that with the idle time after them. Of a live
-    run, where the line was sampled, at least 80 % to 100 % of its time, as far as the device is idle.
+    run, where the line was sampled, at least 80 % to 100 % of its time, as far as the device is idle in its
+    stage.
 
     ## Reference
     PyTorch performance tuning guide, "Avoid unnecessary CPU-GPU synchronization".
@@ -242,7 +245,8 @@ class ExplicitSynchronize(_SyncRule):
 
     ## Gain
     From the time in which the device starved during these calls, to that with the idle time after them. Of a live
-    run, where the line was sampled, at least 80 % to 100 % of its time, as far as the device is idle.
+    run, where the line was sampled, at least 80 % to 100 % of its time, as far as the device is idle in its
+    stage.
 
     ## Reference
     PyTorch performance tuning guide, "Avoid unnecessary CPU-GPU synchronization".

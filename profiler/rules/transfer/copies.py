@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import re
-
 from profiler.analysis.device_facts import CopyFacts, DeviceFacts
-from profiler.analysis.facts import Facts, LineTime
-from profiler.analysis.merged_lines import by_line
+from profiler.analysis.facts import Facts
 from profiler.rules.base import Bottleneck, Fix, Gain, Outcome, Threshold
-from profiler.rules.device import LINE_SAMPLES, THINNED, DeviceRule, PerStep, site_of
+from profiler.rules.device import THINNED, TO_DEVICE, DeviceRule, PerStep, let_go, site_of
 from profiler.rules.evidence import worth
 from profiler.rules.phrases import ms, percent, size
 from profiler.rules.sync.calls import COPIES, to_the_device
 
-TO_DEVICE = r"\.to\(|\.cuda\("
 SMALL_COPY = 16_384  # bytes on the mean below which copies are parameters and numbers, not batches
 
 
@@ -59,7 +55,7 @@ class PageableMemory(DeviceRule):
             return None
         loader = facts.settings.training_loader
         pins = loader is not None and loader.pin_memory
-        freed = _let_go(facts)
+        freed = None if pins else let_go(facts)
         freed_ms = min(freed.ms_per_step, sum((step.idle_ms or {}).values())) if freed else 0.0
         return self.finding(
             title=(
@@ -202,15 +198,6 @@ class NoOverlap(DeviceRule):
             gain=Gain.of(step.step_ms, 0.6 * alone, alone),
             step_ms=step.step_ms,
         )
-
-
-def _let_go(facts: Facts) -> LineTime | None:
-    """The line of the copy, as far as it takes time outside of the copy: there the batch before it is freed."""
-    other = facts.stages.get("other")
-    if facts.trace is not None or other is None:
-        return None
-    line = next((it for it in by_line(other.lines) if re.search(TO_DEVICE, it.source)), None)
-    return line if line is not None and line.samples >= LINE_SAMPLES else None
 
 
 def _how_much(copies: CopyFacts, step: PerStep) -> str:
