@@ -114,6 +114,15 @@ def test_what_a_line_does_is_told_from_its_text_or_from_what_ran(source, leaf, d
     assert does in found[0].title
 
 
+def test_a_part_of_a_statement_is_no_code_to_paste():
+    whole, part = (
+        next(f for f in judge(looping(line(61, 12.0, source))).findings if f.rule == "host/python-line").fix.code
+        for source in ("update(scores)", "float(np.percentile(scores, 95)),  # of a dict")
+    )
+    assert whole.endswith("\n    update(scores)")
+    assert part.endswith("\n    ...  # the statement that this line is part of")
+
+
 def test_a_trainers_own_argument_comes_before_the_line():
     said = looping(line(61, 12.0, "self.log('loss', loss)", "wandb.sdk.wandb_run.log"))
     given = replace(said.settings, values={"frameworks": ["lightning"]})

@@ -179,7 +179,7 @@ KINDS = (
     Kind(
         "turns tensors into Python numbers",
         "Keep it a tensor, and turn it into numbers every 50th step.",
-        "total += loss.detach()  # still a tensor\n" + _EVERY,
+        "# until then keep tensors, as in total += loss.detach()\n" + _EVERY,
         0.7,
         source=r"\.(item|tolist|cpu|numpy)\(\)",
         everywhere=False,

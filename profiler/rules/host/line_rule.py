@@ -6,6 +6,7 @@ Out: findings of the lines whose kind is the rule's.
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from typing import ClassVar
@@ -99,12 +100,22 @@ class LineRule(Rule):
             fix=Fix.at(
                 line.site,
                 kind.summary,
-                with_arguments(kind.code.replace("{source}", source or "..."), facts, kind.arguments),
+                with_arguments(kind.code.replace("{source}", _statement(source)), facts, kind.arguments),
             ),
             gain=gain,
             step_ms=whole,
             bottleneck=kind.bottleneck,
         )
+
+
+def _statement(source: str) -> str:
+    """The line, where it is a statement by itself; else what stands for it."""
+    try:
+        ast.parse(source)
+        whole = not source.split("#", 1)[0].rstrip().endswith(",")
+    except SyntaxError:
+        whole = False
+    return (source or "...") if whole else "...  # the statement that this line is part of"
 
 
 def _calls_the_loop(facts: Facts, line: LineTime) -> bool:
