@@ -26,7 +26,7 @@ from profiler.analysis.lines import ReadLine, lines_by_stage, places_of, span_si
 from profiler.analysis.machine import machine_of
 from profiler.analysis.measured import Measured, measured_steps
 from profiler.analysis.memory import memory_facts
-from profiler.analysis.notices import missing_steps, notices_of
+from profiler.analysis.notices import crowded, missing_steps, notices_of
 from profiler.analysis.rank_facts import RankFacts
 from profiler.analysis.ranks.job import Read, host_of, is_job, read_job, reduced
 from profiler.analysis.ranks.spread import reduce_ahead
@@ -234,6 +234,7 @@ def _facts(
         notices=(
             *told,
             *notices_of(training, trainings),
+            *crowded(machine),
             *_clock_notice(steps, timed),
             *window_notice(windows, window),
         ),

@@ -288,6 +288,7 @@ class Machine:
     idle_cores: float | None  # mean number of idle cores while the steps ran
     iowait_cores: float | None
     process_cores: float | None  # mean number of cores that the training process used
+    without_core: float | None = None  # share of the time that the training thread was ready to run and had no core
     gpu: dict[str, float] = field(default_factory=dict)  # NVML means: utilization_percent, power_w, …
 
 

@@ -67,12 +67,19 @@ def machine_of(
         idle_cores=idle,
         iowait_cores=rates[Name.SYSTEM_IOWAIT_NS],
         process_cores=rates[Name.PROCESS_CPU_NS],
+        without_core=rates[Name.TRAINING_RUN_DELAY_NS],
         gpu=gpu,
     )
     return machine, absent
 
 
-_COUNTERS = (Name.SYSTEM_IDLE_NS, Name.SYSTEM_IOWAIT_NS, Name.PROCESS_CPU_NS, Name.CONTAINER_CPU_NS)
+_COUNTERS = (
+    Name.SYSTEM_IDLE_NS,
+    Name.SYSTEM_IOWAIT_NS,
+    Name.PROCESS_CPU_NS,
+    Name.CONTAINER_CPU_NS,
+    Name.TRAINING_RUN_DELAY_NS,
+)
 
 
 def _within(folded: Folded, name: Name, window: tuple[int, int]) -> tuple[Ints, Ints]:

@@ -10,9 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from profiler.analysis.facts import Machine
 from profiler.analysis.folded import Folded
 from profiler.record.reader import of_kind
 from profiler.record.vocabulary import Name
+
+_CROWDED = 0.1  # of the time
 
 
 class Recorded(Protocol):
@@ -58,6 +61,17 @@ def notices_of(training: Recorded, trainings: Sequence[Recorded]) -> tuple[str, 
     if training.damaged_notes:
         found.append(f"{training.damaged_notes} notes could not be read")
     return (*found, *folded.notices)
+
+
+def crowded(machine: Machine) -> tuple[str, ...]:
+    """That other work held up the training thread, where it did for long."""
+    share = machine.without_core
+    if share is None or share < _CROWDED:
+        return ()
+    return (
+        f"for {100 * share:.0f} % of the steps' time the training thread was ready to run and had no core: what ran "
+        "beside it made steps longer and uneven",
+    )
 
 
 def missing_steps(folded: Folded, recorded: bool, processes: int) -> str:

@@ -79,6 +79,14 @@ def idle_and_iowait_ns(cores: frozenset[int]) -> tuple[int, int] | None:
     return idle * tick_ns, iowait * tick_ns
 
 
+def run_delay_ns(native_id: int) -> int | None:
+    """Time since its start that a thread of this process was ready to run and had no core (proc(5), schedstat)."""
+    try:
+        return int(Path(f"/proc/self/task/{native_id}/schedstat").read_bytes().split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
 def usable_cores() -> frozenset[int]:
     """The cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):

@@ -261,6 +261,8 @@ class Readings:
         self._cores = resources.usable_cores()
         self._limited = limits.core_quota() is not None
         self._count = 0
+        self._owner: int | None = None
+        self._thread: int | None = None  # its number for the kernel
         self._gpu: nvml.Reader | None = None
         self._looked_for_gpu = False
 
@@ -272,6 +274,9 @@ class Readings:
         idle = resources.idle_and_iowait_ns(self._cores)
         if idle is not None:
             values += [(Name.SYSTEM_IDLE_NS, idle[0]), (Name.SYSTEM_IOWAIT_NS, idle[1])]
+        delay_ns = self._run_delay_ns()
+        if delay_ns is not None:
+            values.append((Name.TRAINING_RUN_DELAY_NS, delay_ns))
         used_ns = limits.used_cpu_ns() if self._limited else None
         if used_ns is not None:
             values.append((Name.CONTAINER_CPU_NS, used_ns))
@@ -288,6 +293,14 @@ class Readings:
         self._tape.write(_RESOURCES)
         for name, value in values:
             self._tape.write_value(code(Kind.VALUE, name), value)
+
+    def _run_delay_ns(self) -> int | None:
+        """Of the thread that trains, once it is known."""
+        owner = self._session.owner
+        if owner is not None and owner != self._owner:
+            self._owner = owner
+            self._thread = next((it.native_id for it in threading.enumerate() if it.ident == owner), None)
+        return None if self._thread is None else resources.run_delay_ns(self._thread)
 
     def _open_gpu(self) -> nvml.Reader | None:
         device = seen(self._session).device

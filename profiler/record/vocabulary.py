@@ -89,6 +89,7 @@ class Name(IntEnum):
     DEVICE_NS = 102  # on the device's clock, since the first boundary of the window
     DEVICE_ALLOC_RETRIES = 103  # times that torch's allocator gave its blocks back and asked the device again
     DEVICE_INACTIVE_BYTES = 104  # of blocks that were split and whose rest lies free between parts in use
+    TRAINING_RUN_DELAY_NS = 106  # the training thread was ready to run and had no core, since it began
     PYTHON_BLOCKS = 105  # blocks that Python's own allocator has given out: objects and parts of them
 
 

@@ -117,6 +117,7 @@ def _run(facts: Facts) -> dict[str, Any]:
         "cores": machine.cores,
         "memory_bytes": machine.memory_bytes,
         "idle_cores": machine.idle_cores,
+        "without_core": machine.without_core,
     }
 
 

@@ -391,6 +391,7 @@ def test_cores_are_read_from_the_counters_while_steps_ran(tmp_path: Path) -> Non
                 process_cpu_ns=past,
                 system_idle_ns=9 * SECOND + past // 2,
                 system_iowait_ns=past // 4,
+                training_run_delay_ns=past // 5,
                 workers_rss_bytes=number,
                 gpu_power_milliwatts=70_000,
             )
@@ -400,6 +401,8 @@ def test_cores_are_read_from_the_counters_while_steps_ran(tmp_path: Path) -> Non
     assert facts.machine.idle_cores == pytest.approx(0.5)
     assert facts.machine.iowait_cores == pytest.approx(0.25)
     assert facts.machine.process_cores == pytest.approx(1.0)
+    assert facts.machine.without_core == pytest.approx(0.2)
+    assert any(it.startswith("for 20 % of the steps' time the training thread was ready") for it in facts.notices)
     assert facts.machine.gpu == {"power_w": pytest.approx(70.0)}
     assert facts.machine.asynchronous
     assert facts.memory.workers_peak_rss_bytes == 45
