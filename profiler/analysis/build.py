@@ -234,7 +234,7 @@ def _facts(
         notices=(
             *told,
             *notices_of(training, trainings),
-            *crowded(machine),
+            *(crowded(machine) if measured is not None else ()),
             *_clock_notice(steps, timed),
             *window_notice(windows, window),
         ),

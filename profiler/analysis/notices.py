@@ -69,8 +69,8 @@ def crowded(machine: Machine) -> tuple[str, ...]:
     if share is None or share < _CROWDED:
         return ()
     return (
-        f"for {100 * share:.0f} % of the steps' time the training thread was ready to run and had no core: what ran "
-        "beside it made steps longer and uneven",
+        f"for {100 * share:.0f} % of the steps' time the training thread was ready to run and had no core: other "
+        "work, or more threads than cores, made steps longer and uneven",
     )
 
 

@@ -82,9 +82,10 @@ def idle_and_iowait_ns(cores: frozenset[int]) -> tuple[int, int] | None:
 def run_delay_ns(native_id: int) -> int | None:
     """Time since its start that a thread of this process was ready to run and had no core (proc(5), schedstat)."""
     try:
-        return int(Path(f"/proc/self/task/{native_id}/schedstat").read_bytes().split()[1])
-    except (OSError, ValueError, IndexError):
+        used, delayed = map(int, Path(f"/proc/self/task/{native_id}/schedstat").read_bytes().split()[:2])
+    except (OSError, ValueError):
         return None
+    return delayed if used else None  # a kernel that does not count says 0 of everything
 
 
 def usable_cores() -> frozenset[int]:

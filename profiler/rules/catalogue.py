@@ -146,7 +146,8 @@ def _explains(cause: Finding, finding: Finding, causes: tuple[str, ...], by_id: 
         return False
     if "*" in causes and by_id[cause.rule].per_step and cause.severity is not Severity.INFO:
         return True
-    if by_id[finding.rule].same_line and (cause.fix.file, cause.fix.line) != (finding.fix.file, finding.fix.line):
+    elsewhere = (cause.fix.file, cause.fix.line) != (finding.fix.file, finding.fix.line)
+    if by_id[finding.rule].same_line and cause.fix.line is not None and elsewhere:
         return False
     return cause.rule in causes and cause.recoverable_ms >= FOLD_SHARE * finding.recoverable_ms
 

@@ -21,13 +21,19 @@ THINNED = "events are missing from the recording, so that idle time means nothin
 BEHIND_SHARE = 0.25  # of the step: a launch that waits longer waits for the device, not for the host
 NO_IDLE_SHARE = 0.05  # of the step: with less idle time the device sets the pace
 TO_DEVICE = r"\.to\((?!\s*['\"]cpu)|\.cuda\("
+_REBOUND = re.compile(r"\s*(\w+)\b[^=]*=.*?\b\1\.(to|cuda)\(")  # a name that is bound to its own copy
+LEAST_PAGEABLE = 0.01  # share of the step in pageable copies, from which they are worth a word
 LINE_SAMPLES = 8  # below which a sampled line says nothing
 
 ITEM_LINES = r"\.item\(|\.tolist\(|(?<!\.)\b(float|int|bool)\("
 TO_HOST_LINES = r"\.cpu\(|\.numpy\(|\.to\(\s*['\"]cpu"
-SHAPE_LINES = r"nonzero\(|masked_select\(|\w\[\s*~?\w*mask\w*\s*\]|\.unique\(|repeat_interleave\(|argwhere\("
+SHAPE_LINES = (
+    r"nonzero\(|masked_select\(|(?<!=)[\w)\]]\[(?!\s*['\"])[^\]=]*mask|\.unique\(|repeat_interleave\(|argwhere\("
+)
 SYNCHRONIZE_LINES = r"\bsynchronize\("
-_WAITING = re.compile(r"$|torch\.cuda\.(synchronize|streams)|torch\._tensor\.")  # what runs at a line that waits
+_WAITING = re.compile(  # what runs at a line that waits
+    r"$|torch\.(cuda\.(synchronize|streams)|_tensor\.|functional\._|accelerator\.|_jit_internal)"
+)
 WAITING_LINES = (r"\.item\(|\.tolist\(", TO_HOST_LINES, SHAPE_LINES, SYNCHRONIZE_LINES)  # where the host waits
 
 
@@ -177,10 +183,13 @@ def idle_in(facts: Facts, name: str) -> float:
 
 def let_go(facts: Facts) -> LineTime | None:
     """The line that copies a pageable batch, as far as it takes time outside of the copy: the last batch is freed."""
-    other, device = facts.stages.get("other"), facts.device
-    if facts.trace is not None or other is None or device is None or "h2d_pageable" not in device.copies_of_steps:
+    other, device, loader = facts.stages.get("other"), facts.device, facts.settings.training_loader
+    if facts.trace is not None or other is None or device is None or (loader is not None and loader.pin_memory):
         return None
-    own = by_line(it for it in other.lines if not it.leaf and re.search(TO_DEVICE, it.source))
+    copies = device.copies_of_steps.get("h2d_pageable")
+    if copies is None or copies.ms < LEAST_PAGEABLE * step_ms(facts) * len(device.steps):
+        return None
+    own = by_line(it for it in other.lines if not it.leaf and _REBOUND.match(it.source))
     return next((line for line in own if line.samples >= LINE_SAMPLES), None)
 
 

@@ -135,6 +135,7 @@ def _of(finding: Finding | None, otherwise: str = "", word: Bottleneck = Bottlen
     return Verdict(finding.bottleneck, finding.rule, finding.severity, sentence.rstrip(".") + ".")
 
 
+_MOST_OF_LATE = 0.5
 _CAUSES_OF_LATE = {  # where they are found, most late launches are theirs
     "optimizer/many-launches": Bottleneck.OPTIMIZER,
     "sync/empty-cache": Bottleneck.SYNCHRONIZATION,
@@ -166,7 +167,7 @@ def _by_device(facts: Facts, findings: Sequence[Finding], serious: Sequence[Find
     if _judged_by_whole_run(facts, serious, part.share if part else 0.0):
         return _of(serious[0])
     if part is not None and part.word is Bottleneck.HOST_OVERHEAD:
-        cause = next((finding.rule for finding in findings if finding.rule in _CAUSES_OF_LATE), None)
+        cause = next((it.rule for it in findings if it.rule in _CAUSES_OF_LATE and _is_cause(it, part.ms)), None)
         part = part if cause is None else replace(part, word=_CAUSES_OF_LATE[cause])
     if part is not None:
         named = next((f for f in findings if f.bottleneck is part.word is not Bottleneck.OTHER), None)
@@ -195,6 +196,11 @@ def _by_device(facts: Facts, findings: Sequence[Finding], serious: Sequence[Find
     lost = f"; the most it loses is {percent(found[0].share)}, to {_TO[found[0].word]}" if found[0].share > 0 else ""
     sentence = f"Compute: the device works for {percent(busy)} of {step}{lost}."
     return Verdict(Bottleneck.COMPUTE, healthy.rule if healthy else None, Severity.INFO, sentence)
+
+
+def _is_cause(finding: Finding, lost_ms: float) -> bool:
+    """Whether most late launches are this finding's; one of the update says so by itself."""
+    return finding.bottleneck is Bottleneck.OPTIMIZER or finding.recoverable_ms >= _MOST_OF_LATE * lost_ms
 
 
 def _judged_by_whole_run(facts: Facts, serious: Sequence[Finding], lost_share: float) -> bool:

@@ -13,6 +13,7 @@ import pytest
 from profiler.capture import resources
 
 
+@pytest.mark.skipif(resources.run_delay_ns(threading.get_native_id()) is None, reason="this kernel does not count")
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="threads can't be bound to a core here")
 def test_a_thread_that_shares_its_core_stands_ready_without_one() -> None:
     cores = os.sched_getaffinity(0)

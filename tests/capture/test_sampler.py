@@ -161,8 +161,8 @@ def test_memory_and_the_machines_readings_come_with_the_samples(tmp_path: Path) 
     assert found[Name.PROCESS_CPU_NS] == sorted(found[Name.PROCESS_CPU_NS])
     assert found[Name.PROCESS_CPU_NS][-1] <= time.process_time_ns()
     assert len(found[Name.SYSTEM_IDLE_NS]) == len(found[Name.SYSTEM_IOWAIT_NS]) >= 1
-    assert found[Name.TRAINING_RUN_DELAY_NS] == sorted(found[Name.TRAINING_RUN_DELAY_NS])
-    assert found[Name.TRAINING_RUN_DELAY_NS]
+    if resources.run_delay_ns(threading.get_native_id()) is not None:
+        assert found[Name.TRAINING_RUN_DELAY_NS] == sorted(found[Name.TRAINING_RUN_DELAY_NS]) != []
     codes = [int(word) for word in read_stream(session.folder(), "sampler")[:, 0]]
     assert codes.count(code(Kind.MARK, Name.RESOURCES)) == len(found[Name.PROCESS_CPU_NS])
 

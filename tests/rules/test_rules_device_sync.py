@@ -87,6 +87,7 @@ def test_a_line_that_waits_promises_its_time_as_far_as_the_device_is_idle():
         'logits = model(batch["input_ids"], attention_mask=batch["attention_mask"])',
         "logits = model(images.float())",
         "hidden = self.layer(hidden).bool()",
+        'hidden = batch["mask"]',
     ],
 )
 def test_a_line_of_the_model_is_no_line_that_waits(source):
@@ -98,6 +99,23 @@ def test_a_line_of_the_model_is_no_line_that_waits(source):
     assert step.idle_ms["sync"] == pytest.approx(2.0)
     assert Item().check(its) is None
     assert DataDependentShape().check(its) is None
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "losses[mask].mean()",
+        "losses.view(-1)[mask.view(-1)]",
+        "x[mask > 0]",
+        'x[batch["mask"]]',
+        "x[self.mask]",
+        "x[:, mask]",
+    ],
+)
+def test_a_mask_in_brackets_is_one_that_waits(source):
+    waits = (sync("aten::index", 40.0, 5.0),)
+    recorded = device(60.0, {"host": 38.0, "sync": 2.0}, syncs=waits, stages_ms={"forward": 5.0})
+    assert found(DataDependentShape, on_device(recorded, lines={"forward": (line(52, 20.0, source),)})).fix.line == 52
 
 
 def test_a_line_is_folded_only_under_a_cause_at_the_same_line():

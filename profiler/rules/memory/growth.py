@@ -94,6 +94,7 @@ class Growth(Rule):
         )
 
 
+_MOST_OF_RUN = 0.8
 _CODE = """\
 losses.append(loss.item())        # not: losses.append(loss)
 total += loss.detach()            # not: total += loss
@@ -104,8 +105,9 @@ def _late_share(timeline: tuple[MemorySample, ...], on_device: bool) -> float | 
     """Share of all growth that fell into the last third; None with too few samples to tell."""
     read = [sample.device_bytes if on_device else sample.rss_bytes for sample in timeline]
     sizes = [float(size) for size in read if size is not None]
-    if on_device and len(sizes) > 1 and sizes[-1] < sizes[-2] / 2:  # let go of when the script ended
-        sizes.pop()
+    last = sizes.index(max(sizes)) + 1 if sizes else 0
+    if on_device and last >= _MOST_OF_RUN * len(sizes) and all(size < sizes[last - 1] / 2 for size in sizes[last:]):
+        sizes = sizes[:last]  # the rest was read when the script had let go of it
     if len(sizes) < 9:
         return None
     third = len(sizes) // 3

@@ -105,7 +105,9 @@ class _SyncRule(DeviceRule):
                 "starved_ms": starved,
                 "step_ms": step.step_ms,
             },
-            fix=Fix.at(site_of(facts, first.site, self.pattern), self.summary, self.code),
+            fix=Fix.at(
+                first.site or (line.site if line else site_of(facts, None, self.pattern)), self.summary, self.code
+            ),
             gain=Gain.of(step.step_ms, saves_low, saves_high),
             step_ms=step.step_ms,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from profiler.analysis.device_facts import CopyFacts, DeviceFacts
 from profiler.analysis.facts import Facts
 from profiler.rules.base import Bottleneck, Fix, Gain, Outcome, Threshold
-from profiler.rules.device import THINNED, TO_DEVICE, DeviceRule, PerStep, let_go, site_of
+from profiler.rules.device import LEAST_PAGEABLE, THINNED, TO_DEVICE, DeviceRule, PerStep, let_go, site_of
 from profiler.rules.evidence import worth
 from profiler.rules.phrases import ms, percent, size
 from profiler.rules.sync.calls import COPIES, to_the_device
@@ -43,7 +43,7 @@ class PageableMemory(DeviceRule):
     }
     evidence = "training"
     bottleneck = Bottleneck.HOST_TO_DEVICE
-    threshold = Threshold(0.01, "share of the step in which pageable memory is copied to the device")
+    threshold = Threshold(LEAST_PAGEABLE, "share of the step in which pageable memory is copied to the device")
 
     def judge(self, facts: Facts, device: DeviceFacts, step: PerStep) -> Outcome:
         """Judge copies out of pageable memory."""
@@ -55,7 +55,7 @@ class PageableMemory(DeviceRule):
             return None
         loader = facts.settings.training_loader
         pins = loader is not None and loader.pin_memory
-        freed = None if pins else let_go(facts)
+        freed = let_go(facts)
         freed_ms = min(freed.ms_per_step, sum((step.idle_ms or {}).values())) if freed else 0.0
         return self.finding(
             title=(
