@@ -22,7 +22,7 @@ PairOf = Callable[[Label], Pair | None]
 PROMISES = kept_promises()
 ENOUGH = 12
 TOO_NOISY = 0.1
-MOST_S = 1200
+MOST_S = 780
 
 
 def test_the_compilers_time_is_spread_over_the_steps() -> None:
