@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -199,7 +200,13 @@ def test_a_training_killed_at_any_time_leaves_its_report(number: signal.Signals,
     time.sleep(DRAINED_S)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(children[0]), number)
-    process.wait(120)
+    try:
+        process.wait(120)
+    finally:
+        process.kill()
+        for pid in map(int, children):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
     assert process.returncode == -number
     summary = json.loads((tmp_path / "runs/run/summary.json").read_text())
     assert summary["steps"]["count"] >= 299

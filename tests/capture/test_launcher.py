@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -169,8 +170,15 @@ def test_interrupted_training_keeps_its_record_and_its_traceback(tmp_path: Path)
     assert child.stdout is not None
     child.stdout.readline()
     time.sleep(1.0)
+    below = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
     child.send_signal(signal.SIGINT)
-    _, error = child.communicate(timeout=60)
+    try:
+        _, error = child.communicate(timeout=60)
+    finally:
+        child.kill()
+        for pid in map(int, below):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
     assert child.returncode == -signal.SIGINT
     assert error.rstrip().endswith("KeyboardInterrupt")
     assert list(tmp_path.glob("reports/*/rank-00000/*/thread-0-000000.tape"))
