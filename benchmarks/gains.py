@@ -55,18 +55,17 @@ def compare(label: Label) -> list[MeasuredGain]:
     """A planted training against its cured twin."""
     with tempfile.TemporaryDirectory() as name:
         summary = summary_of(label, Path(name))
+    return against_twin(label, summary)
+
+
+def against_twin(label: Label, summary: dict[str, Any]) -> list[MeasuredGain]:
+    """What the label's rules promised in that run of the planted training, beside what the cured twin gives."""
     if label.ranks > 1 or any(span["name"] == "compile" for span in summary["spans"]):
         with tempfile.TemporaryDirectory() as name:
             planted_ms, cured_ms = step_ms(summary), step_ms(summary_of(label, Path(name), "--cured"))
         noise = 0.0
     else:
         planted_ms, cured_ms, noise = in_alternation(label)
-    return promised(summary, label, (planted_ms, cured_ms, noise))
-
-
-def promised(summary: dict[str, Any], label: Label, measured_ms: tuple[float, float, float]) -> list[MeasuredGain]:
-    """What the label's rules promise in a planted run, beside what was measured: both steps, and the ratio's noise."""
-    planted_ms, cured_ms, noise = measured_ms
     found = []
     for rule in label.rules:
         gain = next((it["gain"] for it in summary["findings"] if it["rule"] == rule and it["gain"]), None)

@@ -139,8 +139,8 @@ class DeviceFacts:
     thinned: bool = False  # events are missing from the recording
     step_copies: dict[str, CopyFacts] | None = None  # without start-up; None: as `copies`
     pace_ms: float | None = None  # mean step of a device that ends the steps' work well after the host left them
-    driver_memory_ms: float | None = None  # per step: the host in the driver's calls that take memory
     pace_noise_ms: float | None = None  # of it, half width of the 95 % interval of the median
+    driver_memory_ms: float | None = None  # per step: the host in the driver's calls that take memory
 
     @property
     def copies_of_steps(self) -> dict[str, CopyFacts]:

@@ -76,11 +76,11 @@ def memory_facts(
         alloc_retries=_alloc_retries(samples, measured),
         inactive_bytes=_highest(samples, measured, f"value_{int(Name.DEVICE_INACTIVE_BYTES)}"),
         python_blocks_per_step=_python_blocks(folded, measured),
-        gradients_in_forward_bytes=_bytes(note, "gradients_in_forward"),
+        gradients_in_forward_bytes=_whole(note, "gradients_in_forward"),
         growth_on_device=grew_on_device,
-        samples_in_step=_bytes(note, "samples"),
-        outputs_held_bytes=_bytes(outputs, "held_bytes"),
-        outputs_outlived_bytes=_bytes(outputs, "outlived_bytes"),
+        samples_in_step=_whole(note, "samples"),
+        outputs_held_bytes=_whole(outputs, "held_bytes"),
+        outputs_outlived_bytes=_whole(outputs, "outlived_bytes"),
     )
     return facts, absent
 
@@ -178,7 +178,7 @@ def _scatter(at: Floats, values: Floats, slope: float) -> float:
     return noise.sigma(rest, np.ones(len(rest), dtype=np.int64))
 
 
-def _bytes(note: Mapping[str, Any], name: str) -> int | None:
+def _whole(note: Mapping[str, Any], name: str) -> int | None:
     size = note.get(name)
     return size if isinstance(size, int) and size >= 0 else None
 

@@ -87,7 +87,7 @@ def run_of(summary: dict[str, Any], name: str) -> Run:
     loader_batch = None if loader is None else loader.get("batch_size")
     batches = steps.get("batches") or steps.get("micro_batches") or 1.0
     memory = summary.get("memory") or {}
-    batch = memory.get("samples_in_step") if loader_batch is None else round(loader_batch * max(1.0, batches))
+    batch = memory.get("samples_in_step") or None if loader_batch is None else round(loader_batch * max(1.0, batches))
     growing = sum(typical.get(stage, 0.0) for stage in ("forward", "backward", "host_to_device"))
     known = growing + sum(typical.get(stage, 0.0) for stage in ("optimizer", "communication", "data_wait"))
     spread = (float(steps.get("p95_ms") or median) - float(steps.get("p5_ms") or median)) / 2 / median

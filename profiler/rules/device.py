@@ -18,6 +18,8 @@ from profiler.rules.evidence import step_ms
 NOT_READ = "what the device ran was not recorded"
 NO_STEPS = "the recording of the device marks no steps"
 THINNED = "events are missing from the recording, so that idle time means nothing"
+PRODUCTS = ("gemm", "convolution", "attention")  # families of kernels that compute …
+FUSES = ("elementwise", "reduction", "normalization")  # … and that mostly move memory: a compiler fuses them
 BEHIND_SHARE = 0.25  # of the step: a launch that waits longer waits for the device, not for the host
 NO_IDLE_SHARE = 0.05  # of the step: with less idle time the device sets the pace
 TO_DEVICE = r"\.to\((?!\s*['\"]cpu)|\.cuda\("

@@ -28,6 +28,7 @@ class LateIn:
 def late_in(facts: Facts, step: PerStep) -> LateIn | None:
     """The stage of the host in which most late launches lie; None where none holds most of them for certain.
 
+    Of a live run the device's own clock says where it stood idle. Else it is reckoned by the host's:
     Launches are late while the host is somewhere: outside of a stage it can't have been for longer than the step less
     the stage, and what of the idle time goes beyond that lies within it.
     """

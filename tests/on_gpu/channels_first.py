@@ -4,6 +4,7 @@ Planted: contiguous images and weights under autocast
 Verdict: compute
 Rule:    compute/channels-last
 Note:    yes
+Twin:    compute | host-overhead
 Cured:   --cured lays model and images out channels last
 """
 
@@ -17,7 +18,6 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--cured", action="store_true")
 args = parser.parse_args()
 torch.manual_seed(0)
-
 layout = torch.channels_last if args.cured else torch.contiguous_format
 model = conv_net(128, 10).cuda().to(memory_format=layout)
 optimizer = torch.optim.SGD(model.parameters(), 0.01, fused=True)

@@ -18,7 +18,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--cured", action="store_true")
 args = parser.parse_args()
 torch.manual_seed(0)
-torch.set_float32_matmul_precision("high")
+
 model = Gpt(4096, 512, 4, 256).cuda()
 optimizer = torch.optim.AdamW(model.parameters(), fused=True)
 tokens = torch.randint(4096, (16, 256), device="cuda")

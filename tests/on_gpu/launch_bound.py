@@ -16,7 +16,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--cured", action="store_true")
 args = parser.parse_args()
 torch.manual_seed(0)
-torch.set_float32_matmul_precision("high")
+
 model = Gpt(1024, 256, 4, 128).cuda()
 optimizer = torch.optim.AdamW(model.parameters(), fused=True)
 tokens = torch.randint(1024, (16, 128), device="cuda")

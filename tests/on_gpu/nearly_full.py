@@ -17,7 +17,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--cured", action="store_true")
 args = parser.parse_args()
 torch.manual_seed(0)
-torch.set_float32_matmul_precision("high")
+
 model = Gpt(4096, 512, 4, 256).cuda()
 free, _ = torch.cuda.mem_get_info()
 model.register_buffer("bank", torch.empty(int(free * (0.5 if args.cured else 0.94)), dtype=torch.uint8, device="cuda"))

@@ -4,7 +4,8 @@ Planted: print(tensor) after each layer
 Where:   print(outputs[0, :4])
 Verdict: synchronization
 Rule:    sync/print-tensor
-Cured:   --cured prints in every 500th step
+Twin:    compute | host-overhead
+Cured:   --cured prints in every 50th step
 """
 
 import argparse
@@ -16,14 +17,13 @@ from torch import Tensor
 parser = argparse.ArgumentParser()
 parser.add_argument("--cured", action="store_true")
 args = parser.parse_args()
-torch.manual_seed(0)
 torch.set_float32_matmul_precision("high")
 step = 0
 
 
 def watch(outputs: Tensor) -> None:
     """Show some numbers."""
-    if not args.cured or step % 500 == 0:
+    if not args.cured or step % 50 == 0:
         print(outputs[0, :4])
 
 

@@ -4,6 +4,7 @@ Planted: no autocast
 Verdict: compute
 Rule:    compute/mixed-precision
 Note:    yes
+Twin:    compute | host-overhead
 Cured:   --cured computes under autocast in bfloat16
 """
 
@@ -18,7 +19,6 @@ parser.add_argument("--cured", action="store_true")
 args = parser.parse_args()
 torch.manual_seed(0)
 torch.backends.cudnn.conv.fp32_precision = "ieee"
-
 model = conv_net(128, 6).cuda().to(memory_format=torch.channels_last)
 optimizer = torch.optim.SGD(model.parameters(), 0.01, fused=True)
 criterion = nn.CrossEntropyLoss()

@@ -10,15 +10,15 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "scenarios"))
 from labels import Label, read_label
+from measure import gains
 from packing import FOLDER, SCRIPTS, unpack
 
 from profiler.analysis.build import read_facts
-from profiler.rules.base import Severity
+from profiler.rules.base import WIDEST_RANGE, Severity
 from profiler.rules.catalogue import judge
-from profiler.rules.gains import gains_on_gpu
+from profiler.rules.gains import MeasuredGain, gains_on_gpu
 from profiler.rules.verdict import Judgement
 
-MEASURED = {gain.scenario: gain for gain in gains_on_gpu()}
 NAMES = sorted(path.name.removesuffix(".tar.xz") for path in FOLDER.glob("*.tar.xz"))
 PLANTED = [name for name in NAMES if not name.startswith("healthy") and not name.endswith("-cured")]
 CURED = [name for name in NAMES if name.endswith("-cured")]
@@ -56,24 +56,27 @@ def test_what_was_planted_is_the_verdict(name: str, tmp_path: Path) -> None:
         assert (finding.fix.file, finding.fix.line) == (str(label.path), label.line)
 
 
-@pytest.mark.parametrize("name", sorted(set(PLANTED) & set(MEASURED)))
-def test_what_is_promised_is_what_the_cure_gave(name: str, tmp_path: Path) -> None:
-    label, judgement = judged(name, tmp_path)
-    gain = next(it.gain for it in judgement.findings if it.rule == label.rule)
-    known = MEASURED[name]
-    assert gain is not None
-    assert (gain.speedup_low, gain.speedup_high) == pytest.approx((known.promised_low, known.promised_high), abs=0.01)
-    assert gain.speedup_low * (1 - OFF_BY) <= known.measured <= gain.speedup_high * (1 + OFF_BY)
-    assert gain.speedup_high / gain.speedup_low <= 1.5 + 1e-9
+def test_the_table_of_promises_is_what_the_recordings_give() -> None:
+    assert list(gains()) == list(gains_on_gpu())
+
+
+@pytest.mark.parametrize("gain", gains_on_gpu(), ids=lambda gain: gain.scenario)
+def test_what_is_promised_is_what_the_cure_gave(gain: MeasuredGain) -> None:
+    assert gain.promised_low * (1 - OFF_BY) <= gain.measured <= gain.promised_high * (1 + OFF_BY)
+    assert gain.promised_high / gain.promised_low <= WIDEST_RANGE + 0.001
 
 
 def test_twelve_promises_were_kept_to_the_letter() -> None:
-    assert sum(gain.holds for gain in MEASURED.values()) >= 12
+    assert sum(gain.holds for gain in gains_on_gpu()) >= 12
 
 
 @pytest.mark.parametrize("name", CURED)
 def test_of_the_cured_twin_the_rule_says_nothing(name: str, tmp_path: Path) -> None:
-    label, judgement = judged(name, tmp_path)
+    label = read_label(SCRIPTS / f"{name.removesuffix('-cured')}.py")
+    facts = read_facts(unpack(name, tmp_path))
+    if facts.device is None:
+        pytest.skip("the run ended before its deep window opened")
+    judgement = judge(facts)
     assert label.rule not in [it.rule for it in judgement.findings]
     assert judgement.verdict.bottleneck.value in label.twin
 

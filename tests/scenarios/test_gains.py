@@ -13,7 +13,7 @@ from attach import Pair, kept_promises
 from labels import Label
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from benchmarks.gains import compare, in_alternation, planted, promised, step_ms
+from benchmarks.gains import against_twin, compare, planted, step_ms
 from profiler.rules.base import WIDEST_RANGE
 from profiler.rules.gains import MOST_NOISE, MeasuredGain, measured_gains
 
@@ -68,7 +68,7 @@ def test_twelve_rules_promise_what_their_cures_give(pair_of: PairOf) -> None:
             if len(held) >= ENOUGH or rule in held:
                 continue
             pair = None if again else pair_of(label)
-            found = promised(pair.first, label, in_alternation(label)) if pair else compare(label)
+            found = against_twin(label, pair.first) if pair else compare(label)
             held |= {gain.rule for gain in found if gain.holds_within_noise}
             missed += [gain for gain in found if not gain.holds_within_noise] or [PROMISES[label.name]] * (not found)
     if len(held) < ENOUGH and time.monotonic() - began_s > MOST_S:

@@ -117,9 +117,9 @@ def device_facts(recording: Recording, launches: Launches, seen: Seen, source: s
         ),
         memory_timeline=_memory(recording, _main_device(device)),
         thinned=thinned,
-        driver_memory_ms=_driver_memory_ms(recording, seen),
         pace_ms=pace.mean_ms if pace is not None else None,
         pace_noise_ms=pace.noise_ms if pace is not None else None,
+        driver_memory_ms=_driver_memory_ms(recording, seen),
     )
 
 
@@ -229,9 +229,9 @@ def _between(device: DeviceEvents, names: tuple[str, ...]) -> Bools:
 
 
 def _driver_memory_ms(recording: Recording, seen: Seen) -> float | None:
-    """Per measured step, the host in calls that take memory from the driver; None without steps."""
+    """Per measured step, the host in calls that take memory from the driver; None without steps, or without calls."""
     first = seen.first_measured
-    if len(seen.steps) <= first:
+    if len(seen.steps) <= first or len(recording.calls) == 0:
         return None
     calls, names = recording.calls, recording.names
     numbers = [number for number in np.unique(calls.name).tolist() if _MEMORY_CALL.match(names[number])]

@@ -25,15 +25,14 @@ class ChangingShapes(DeviceRule):
 
     ## Evidence
     In the recorded steps of a live run, cuDNN's attention or convolutions took the host at least `call_ms` a call (a
-    planned one takes some hundredths), at least `threshold` of the recorded step together, and the device was idle for
-    as long.
+    planned one takes some hundredths), at least `threshold` of the step together, and the device was idle for as long.
 
     ## Fix
     Few shapes: pad lengths to a multiple of 64 or 128, or group batches by length. Or kernels that need no plan:
     `torch.backends.cuda.enable_cudnn_sdp(False)` leaves attention to flash attention.
 
     ## Gain
-    80 % to 95 % of that share of the step, as far as the device is idle.
+    80 % to 95 % of that time, which recording does not lengthen, as far as the device is idle.
 
     ## Reference
     cuDNN frontend developer guide, "Execution plans"; torch.nn.attention.sdpa_kernel.
@@ -42,22 +41,22 @@ class ChangingShapes(DeviceRule):
     id = "compute/changing-shapes"
     evidence = "training"
     bottleneck = Bottleneck.HOST_OVERHEAD
-    threshold = Threshold(0.1, "share of the recorded step in which the host plans")
+    threshold = Threshold(0.1, "share of the step in which the host plans")
     call_ms = Threshold(1.0, "milliseconds of the host for one call, from which it was not planned before")
 
     def judge(self, facts: Facts, device: DeviceFacts, step: PerStep) -> Outcome:
         """Judge cuDNN's calls by the host's time in them."""
         slow = [row for row in facts.operators if self._plans(row)]
-        shared = sum(float(row.get("share") or 0.0) for row in slow)
-        if shared < self.threshold.value:
+        planning = sum(float(row["ms_per_step"]) for row in slow)
+        if planning < self.threshold.value * step.step_ms:
             return None
         if step.idle_ms is None:
             return self.abstain(THINNED)
-        took = min(shared * step.step_ms, step.idle_by("host", "unknown"))
+        took = min(planning, step.idle_by("host", "unknown"))
         if took < self.threshold.value * step.step_ms or not worth(facts, took):
             return None
         calls = sum(float(row["calls_per_step"]) for row in slow)
-        each = sum(float(row["ms_per_step"]) for row in slow) / calls
+        each = planning / calls
         attention = any("attention" in str(row["name"]) for row in slow)
         what = "attention" if attention else "convolutions"
         return self.finding(
@@ -69,7 +68,7 @@ class ChangingShapes(DeviceRule):
                 f"{calls:.3g} calls a step take the host {ms(each)} each, in which nothing is launched: cuDNN builds a "
                 "plan for every shape that it has not seen."
             ),
-            evidence={"calls_per_step": calls, "call_ms": each, "planning_share": shared, "step_ms": step.step_ms},
+            evidence={"calls_per_step": calls, "call_ms": each, "planning_ms": planning, "step_ms": step.step_ms},
             fix=Fix(
                 "Pad batches to a few lengths" + (", or leave attention to flash attention." if attention else "."),
                 _LENGTHS + (_FLASH if attention else ""),

@@ -7,12 +7,10 @@ import re
 from profiler.analysis.device_facts import DeviceFacts
 from profiler.analysis.facts import Facts
 from profiler.rules.base import Bottleneck, Fix, Gain, Outcome, Rule, Severity, Threshold
-from profiler.rules.device import DeviceRule, PerStep, families_ms
+from profiler.rules.device import FUSES, PRODUCTS, DeviceRule, PerStep, families_ms
 from profiler.rules.evidence import step_ms, worth
 from profiler.rules.phrases import counted, ms, percent, place, seconds
 
-PRODUCTS = ("gemm", "convolution", "attention")
-FUSES = ("elementwise", "reduction", "normalization")
 FUSED_LEFT = (0.4, 0.7)  # of such kernels' time, in short chains
 IN_A_CHAIN = (1.3, 3.0)  # kernels that are left of a chain between two products: its length divides them
 LEAST_LEFT = (0.1, 0.25)

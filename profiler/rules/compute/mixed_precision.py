@@ -5,12 +5,10 @@ from __future__ import annotations
 from profiler.analysis.device_facts import DeviceFacts
 from profiler.analysis.facts import Facts, RootSettings
 from profiler.rules.base import Bottleneck, Fix, Gain, Outcome, Rule, Severity, Threshold
-from profiler.rules.device import families_ms, generation, per_step
+from profiler.rules.device import FUSES, PRODUCTS, families_ms, generation, per_step
 from profiler.rules.evidence import HOST_TIMES, WORTH_SHARE, arithmetic_share, host_times, step_ms
 from profiler.rules.phrases import ms, percent
 
-PRODUCTS = ("gemm", "convolution", "attention")
-MOVED = ("elementwise", "normalization", "reduction")
 PRODUCTS_LEFT = (0.35, 0.6)  # of their time; assumptions, see the docstring
 MOVED_LEFT = (0.5, 0.8)
 SHARDED = ("fsdp",)  # they bring a precision of their own, which is not recorded
@@ -105,7 +103,7 @@ class MixedPrecision(Rule):
         if generation(facts) is None:
             return self.abstain("whether the device has tensor cores is not known")
         products = families_ms(device, *PRODUCTS) / step.steps
-        moved = families_ms(device, *MOVED) / step.steps
+        moved = families_ms(device, *FUSES) / step.steps
         if products < self.products.value * step.step_ms:
             return None
         low, high = (

@@ -13,8 +13,8 @@ from profiler.rules.phrases import about, ms, percent, place, size
 
 TINY = 65_536  # bytes of a copy that its launch and its wait cost more than its data
 MADE = r"torch\.(tensor|zeros|ones|full|rand\w*|arange|eye|linspace|from_numpy|as_tensor)\([^#]*\)\.(to|cuda)\("
-MOST_US = 50.0
-COPY_US = 10.0  # at least, on the host: an allocation, a launch and a wait
+COPY_US = 10.0  # at least, on the host: an allocation, a launch and a wait …
+MOST_US = 50.0  # … and at most: what is longer waits for the device's own work
 
 
 class MadeOnCpu(DeviceRule):
@@ -62,7 +62,7 @@ class MadeOnCpu(DeviceRule):
         idle = step.idle_by("host", "copy", "sync", "unknown")
         stage = facts.stages.get("host_to_device")
         copying = (stage.host_ms or 0.0) if stage is not None and facts.trace is None else 0.0
-        copying = min(copying, count * MOST_US / 1000)  # what is longer waits for the device
+        copying = min(copying, count * MOST_US / 1000)
         saves_low = min(max(count * COPY_US / 1000, copying), idle)
         saves_high = min(max(2 * saves_low, line.ms_per_step if line else 0.0), idle)
         if saves_high < self.threshold.value * step.step_ms or not worth(facts, saves_high):
