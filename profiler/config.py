@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from pathlib import Path
@@ -61,8 +62,21 @@ def load_config(start: Path, flags: dict[str, Any] | None = None) -> Config:
         ("the environment", _from_environment()),
         ("flags", {key: value for key, value in (flags or {}).items() if value is not None}),
     ):
+        _known(source, values)
         config = replace(config, **{key: _checked(source, key, value) for key, value in values.items()})
     return config
+
+
+def _known(source: str, names: Iterable[str]) -> None:
+    """Raise ProfError, with all names that no setting has."""
+    settings = [field.name for field in fields(Config)]
+    wrong = [name for name in names if name not in settings]
+    if not wrong:
+        return
+    near = {name: difflib.get_close_matches(name, settings, n=1) for name in wrong}
+    hints = "; ".join(f"did you mean {close[0]!r} for {name!r}?" for name, close in near.items() if close)
+    known = f"known are: {', '.join(settings)}."
+    raise ProfError(f"{source} has no setting {', '.join(map(repr, wrong))}: {hints or known}")
 
 
 def _from_environment() -> dict[str, str]:
@@ -72,10 +86,6 @@ def _from_environment() -> dict[str, str]:
 
 def _checked(source: str, key: str, value: Any) -> Any:
     defaults = {field.name: field.default for field in fields(Config)}
-    if key not in defaults:
-        near = difflib.get_close_matches(key, defaults, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(defaults)}."
-        raise ProfError(f"{source} has no setting {key!r}: {hint}")
     kind: Any = type(defaults[key])
     try:
         if kind is bool:

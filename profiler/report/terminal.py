@@ -211,7 +211,8 @@ def _add_others(table: Table, findings: Sequence[Finding], root: str) -> None:
 
 
 def print_runs(runs: Sequence[RunLine], console: Console) -> None:
-    """Show a list of runs, a row each."""
+    """Show a list of runs, a row each; the verdict's sentence where there is room for it."""
+    sentence = console.width >= WIDEST
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", width=min(console.width, WIDEST))
     table.add_column("run", no_wrap=True, overflow="ellipsis", min_width=12)
     table.add_column("when", no_wrap=True)
@@ -223,7 +224,10 @@ def print_runs(runs: Sequence[RunLine], console: Console) -> None:
         told = (
             Text(printable(run.problem), style="yellow")
             if run.problem is not None
-            else Text.assemble((printable(run.bottleneck or ""), "bold"), "  " + printable(run.verdict or ""))
+            else Text.assemble(
+                (printable(run.bottleneck or ""), "bold"),
+                f"  {printable(run.verdict or '')}" if sentence else "",
+            )
         )
         table.add_row(
             Text(printable(run.name)),

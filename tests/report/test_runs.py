@@ -81,6 +81,14 @@ def test_list_prints_a_row_a_run(reports):
     assert rows[1].startswith("new") and "compute" in rows[1]
 
 
+def test_a_narrow_list_keeps_a_readable_run_to_a_row(reports):
+    done = CliRunner().invoke(list_command, [], env={"COLUMNS": "80"})
+    assert done.exit_code == 0, done.exception
+    rows = done.output.splitlines()
+    assert rows[1].startswith("new") and rows[2].startswith("old"), done.output
+    assert rows[1].rstrip().endswith("compute")
+
+
 def test_list_gives_json(reports):
     done = CliRunner().invoke(list_command, [str(reports), "--json"])
     assert [run["name"] for run in json.loads(done.output)][:2] == ["new", "old"]
