@@ -124,6 +124,12 @@ def _chosen(trainings: Sequence[Training]) -> Training | None:
     return max(first, key=_how_much, default=None)
 
 
+def _nothing_recorded(run_dir: Path, processes: Mapping[int, Mapping[str, Any]]) -> Training:
+    """What stands for a training where no process left an event: one that at least imported torch, if any did."""
+    imported = (process for process in processes.values() if process.get("torch"))
+    return Training(run_dir / "0", Folded(), [], 0, next(imported, {}))
+
+
 def _how_much(training: Training) -> tuple[int, int, int]:
     totals = training.folded.totals
     return training.folded.carry.steps, totals.get("wall_ns", 0), training.folded.last_ns
@@ -136,7 +142,7 @@ def _facts(
     trainings: Sequence[Training],
     read_line: ReadLine,
 ) -> Facts:
-    training = _chosen(trainings) or Training(run_dir / "0", Folded(), [], 0, {})
+    training = _chosen(trainings) or _nothing_recorded(run_dir, processes)
     folded, notes = training.folded, training.notes
     measured = measured_steps(folded)
     began_ns = _began_ns(training)

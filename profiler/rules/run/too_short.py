@@ -45,7 +45,7 @@ class NoTraining(Rule):
                 title="no training step was seen",
                 why=f"The script failed with exit code {facts.run.exit_code} before it imported torch.",
                 evidence={"duration_s": facts.run.duration_s},
-                fix=Fix("Mend the script's own error first: it stands above this report."),
+                fix=_MEND,
                 severity=Severity.WARNING,
             )
         reasons = _reasons(facts)
@@ -53,7 +53,9 @@ class NoTraining(Rule):
             title="no training step was seen",
             why="Likely reasons: " + " ".join(f"({n}) {reason}." for n, reason in enumerate(reasons, 1)),
             evidence={"duration_s": facts.run.duration_s},
-            fix=Fix("Run the script that trains, or mark the steps of its loop.", _STEP),
+            fix=_MEND
+            if facts.run.exit_code
+            else Fix("Run the script that trains, or mark the steps of its loop.", _STEP),
             severity=Severity.WARNING,
         )
 
@@ -108,6 +110,7 @@ class TooFewSteps(Rule):
         )
 
 
+_MEND = Fix("Mend the script's own error first: it stands above this report.")
 _STEP = """\
 import profiler
 
