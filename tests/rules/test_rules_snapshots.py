@@ -71,6 +71,21 @@ def test_memory_that_ran_out_is_explained_and_is_what_a_run_is_judged_by():
     assert judgement.verdict.rule == "memory/out-of-memory"
 
 
+def test_a_limit_below_the_device_s_own_end_is_called_one():
+    device = Allocator(capacity=GIB)
+    for _ in range(4):
+        device.alloc(240 * MIB, module(40, 12), "activations")
+    found = taken(failing(device, 300 * MIB))
+    (of_device,) = found.snapshot.devices
+    oom = replace(of_device.ooms[-1], driver_free_bytes=125 * GIB)
+    limited = replace(found, snapshot=replace(found.snapshot, devices=(replace(of_device, ooms=(oom,)),)))
+    (finding,) = OutOfMemoryError().check(limited)
+    assert finding.title.endswith(
+        "with 960 MiB held and 125 GiB of the device free: "
+        "torch is kept to a part of it, as by set_per_process_memory_fraction"
+    )
+
+
 def test_a_failure_with_bytes_to_spare_is_fragmentation():
     device = failing(holes(), GIB)
     (finding,) = Fragmentation().check(taken(device))

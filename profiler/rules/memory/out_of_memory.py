@@ -8,6 +8,8 @@ from profiler.rules.base import Bottleneck, Finding, Outcome, Rule, Severity
 from profiler.rules.memory.snapshots import devices, fix_for, held_in_words, lines_in_words, on
 from profiler.rules.phrases import counted, place, size
 
+_SEGMENT_BYTES = 20 << 20  # the least that torch asks the driver for, from 1 MiB on
+
 
 class OutOfMemoryError(Rule):
     """The device had no memory left for an allocation.
@@ -57,7 +59,7 @@ class OutOfMemoryError(Rule):
         return self.finding(
             title=(
                 f"out of memory{where}{line}{on(device, facts)}: {size(failed.requested_bytes)} were asked for, "
-                f"with {size(failed.held_bytes)} held and {size(failed.driver_free_bytes)} left"
+                f"with {size(failed.held_bytes)} held and {_left(failed)}"
             ),
             why=f"Held were {held_in_words(device)}.{most}{times}",
             evidence={
@@ -69,3 +71,11 @@ class OutOfMemoryError(Rule):
             fix=fix_for(device),
             severity=Severity.CRITICAL,
         )
+
+
+def _left(failed: OutOfMemory) -> str:
+    """What the device had left; where that was plenty, torch kept to a limit of its own."""
+    left = size(failed.driver_free_bytes)
+    if failed.driver_free_bytes < 2 * failed.requested_bytes + _SEGMENT_BYTES:
+        return f"{left} left"
+    return f"{left} of the device free: torch is kept to a part of it, as by set_per_process_memory_fraction"
