@@ -1,5 +1,6 @@
 # make demo    set up, profile the image example slow and cured, and compare
-# make test    set up, lint, check types, and run all tests
+# make test    set up, lint, check types, and run the tests
+# make scenarios    run each labelled training that `make test` judges from its recording alone
 # make bench   measure what the profiler itself costs, and what the rules' promises are worth
 # make docs    write docs/rules from the rules' own texts
 #
@@ -12,7 +13,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 DEMO := reports/demo-slow reports/demo-cured
 
-.PHONY: demo test bench docs lint browser clean
+.PHONY: demo test scenarios bench docs lint browser clean
 
 demo: $(INSTALLED)
 	@rm -rf $(DEMO)
@@ -23,7 +24,10 @@ demo: $(INSTALLED)
 # what is judged by its times runs by itself
 test: lint browser
 	$(BIN)/python -m pytest -m "not slow and not alone" -n 2 --dist loadfile
-	$(BIN)/python -m pytest -m "slow or alone"
+	$(BIN)/python -m pytest -m "(slow or alone) and not exhaustive"
+
+scenarios: $(INSTALLED)
+	$(BIN)/python -m pytest -m exhaustive
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks

@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "scenarios"))
 from labels import read_label
-from packing import FOLDER, SCRIPTS, unpack
+from packing import ON_GPU, recordings, scripts, unpack
 
 from profiler.analysis.build import read_facts
 from profiler.analysis.facts import Facts
@@ -28,14 +28,16 @@ MACHINE = "Each for some seconds on an NVIDIA H200 under torch 2.11"
 def recorded(name: str) -> Facts:
     """The facts of a recording."""
     with tempfile.TemporaryDirectory() as folder:
-        return read_facts(unpack(name, Path(folder)))
+        return read_facts(unpack(ON_GPU, name, Path(folder)))
 
 
 def gains() -> Iterator[MeasuredGain]:
     """Of each training whose twin was recorded too, and whose rule promises something."""
-    for cured in sorted(FOLDER.glob("*-cured.tar.xz")):
-        name = cured.name.removesuffix("-cured.tar.xz")
-        label, facts, twin = read_label(SCRIPTS / f"{name}.py"), recorded(name), recorded(f"{name}-cured")
+    for cured in recordings(ON_GPU):
+        if not cured.endswith("-cured"):
+            continue
+        name = cured.removesuffix("-cured")
+        label, facts, twin = read_label(scripts(ON_GPU) / f"{name}.py"), recorded(name), recorded(cured)
         gain = next((it.gain for it in judge(facts).findings if it.rule == label.rule), None)
         if gain is None or facts.steps is None or twin.steps is None:
             continue

@@ -4,6 +4,7 @@ Planted: attention in four operators that keep every score
 Where:   weights = torch.softmax(scores, dim=-1)
 Verdict: compute
 Rule:    compute/unfused-attention
+Live:    yes
 Cured:   --cured lets scaled_dot_product_attention do it
 """
 

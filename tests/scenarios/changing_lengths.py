@@ -4,6 +4,7 @@ Planted: torch.compile for fixed sizes, and sizes that change
 Where:   model = torch.compile(model, backend="aot_eager", dynamic=args.cured)
 Verdict: compute
 Rule:    compute/recompiling
+Live:    yes
 Cured:   --cured compiles for any length
 """
 

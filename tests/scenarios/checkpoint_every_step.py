@@ -7,6 +7,7 @@ Rule:    run/checkpoint-dominates
 Span:    checkpoint 0.25
 Settings: run/checkpoint-dominates.min_run_s = 1
 Cores:   2
+Live:    yes
 Cured:   --cured saves after the last step alone
 """
 

@@ -4,6 +4,7 @@ Planted: a norm, a number and a multiplication for each of two hundred tensors
 Where:   total += p.grad.detach().data.norm(2).item() ** 2
 Verdict: optimizer
 Rule:    optimizer/clip-by-loop
+Live:    yes
 Cured:   --cured calls clip_grad_norm_
 """
 

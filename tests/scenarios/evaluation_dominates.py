@@ -5,6 +5,7 @@ Verdict: other
 Rule:    run/evaluation-dominates
 Span:    evaluation 0.3
 Settings: run/evaluation-dominates.min_run_s = 1, run/evaluation-dominates.warn = 0.3
+Live:    yes
 Cured:   --cured evaluates after every 200th step
 """
 

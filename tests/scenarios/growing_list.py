@@ -4,6 +4,7 @@ Planted: a list of tensors that still hold their graph
 Verdict: memory
 Where:   history.append(hidden.mean().item() if args.cured else hidden)
 Rule:    memory/kept-graph
+Live:    yes
 Cured:   --cured keeps numbers
 """
 

@@ -5,6 +5,7 @@ Where:   return picture.filter(ImageFilter.MedianFilter(7))
 Verdict: data-preprocessing
 Rule:    data/heavy-preprocessing
 Cores:   2
+Live:    yes
 Cured:   --cured filters both photographs once, before the training
 """
 

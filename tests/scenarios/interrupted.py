@@ -5,6 +5,7 @@ Verdict: host-overhead
 Note:    what a mean says of such steps is little
 Rule:    run/uneven-steps
 Cores:   2
+Live:    yes
 Cured:   --cured takes no lock
 """
 

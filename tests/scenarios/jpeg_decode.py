@@ -5,6 +5,7 @@ Where:   picture = Image.open(io.BytesIO(self.files[index])).convert("RGB").resi
 Verdict: data-preprocessing
 Rule:    data/slow-decode
 Cores:   2
+Live:    yes
 Cured:   --cured stores the files at the size that is used
 """
 

@@ -13,6 +13,7 @@ A header is the script's docstring: a first sentence, then lines of `Word: value
     Span:    a span of the run, and the least share of the run that it takes
     Ranks:   it runs on so many ranks, under torchrun
     Cores:   it needs so many, where not one
+    Live:    "yes": every run of the tests runs it; of the others these judge recordings (tests/recorded)
     Cured:   how the twin differs; the script then takes --cured
 """
 
@@ -24,7 +25,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 ON_GPU = FOLDER.parent / "on_gpu"
-NOT_SCENARIOS = {"attach", "attempts", "conftest", "labels", "store", "hand_timed"}
+NOT_SCENARIOS = {"attach", "attempts", "conftest", "labels", "store", "hand_timed", "expected"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class Label:
     settings: tuple[tuple[str, str, float], ...] = ()  # (rule, threshold, value)
     ranks: int = 1
     cores: int = 1
+    live: bool = False
 
     @property
     def command(self) -> list[str]:
@@ -92,6 +94,7 @@ def read_label(path: Path) -> Label:
         settings=tuple(map(_setting, filter(None, words.get("Settings", "").split(",")))),
         ranks=int(words.get("Ranks", 1)),
         cores=int(words.get("Cores", 1)),
+        live=words.get("Live") == "yes" or words["Planted"] == "nothing",
     )
 
 

@@ -4,6 +4,7 @@ Planted: json.dumps in each step
 Where:   log.write(json.dumps({"step": step, "predictions": predictions.tolist()}) + "\\n")
 Verdict: host-overhead
 Rule:    host/logging
+Live:    yes
 Cured:   --cured logs every fiftieth step
 """
 

@@ -3,6 +3,7 @@
 Planted: objects that bring full collections on, again and again
 Verdict: host-overhead
 Rule:    host/garbage-collection
+Live:    yes
 Cured:   --cured keeps them as one tensor
 """
 

@@ -3,6 +3,7 @@
 Planted: a loop without a backward pass
 Verdict: none
 Rule:    run/no-training
+Live:    yes
 Cured:   --cured trains it
 """
 

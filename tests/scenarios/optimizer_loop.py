@@ -4,6 +4,7 @@ Planted: Adam without foreach or fused, on two hundred tensors
 Where:   optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=args.cured)
 Verdict: optimizer
 Rule:    optimizer/for-loop
+Live:    yes
 Cured:   --cured has fused=True
 """
 

@@ -4,6 +4,7 @@ Planted: list comprehensions over a long list of numbers
 Where:   windows = torch.tensor([[text[start + place] for place in range(CONTEXT)] for start in starts])
 Verdict: data-preprocessing | host-overhead
 Rule:    host/python-line
+Live:    yes
 Cured:   --cured slices one tensor
 """
 

@@ -4,6 +4,7 @@ Planted: a pure-Python loop over the predictions
 Where:   confusion[label, best] += 1
 Verdict: host-overhead
 Rule:    host/python-line
+Live:    yes
 Cured:   --cured counts with tensors
 """
 

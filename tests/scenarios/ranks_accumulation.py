@@ -6,6 +6,7 @@ Verdict: communication
 Rule:    comm/accumulation-without-no-sync
 Ranks:   2
 Cores:   2
+Live:    yes
 Cured:   --cured exchanges them once, after the last
 """
 

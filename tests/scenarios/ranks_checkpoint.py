@@ -6,6 +6,7 @@ Verdict: straggler
 Rule:    straggler/one-rank-work
 Ranks:   2
 Cores:   2
+Live:    yes
 Cured:   --cured saves once, at the end
 """
 

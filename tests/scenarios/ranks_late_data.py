@@ -6,6 +6,7 @@ Verdict: straggler
 Rule:    straggler/data
 Ranks:   2
 Cores:   2
+Live:    yes
 Cured:   --cured stores both shards as they are used
 """
 

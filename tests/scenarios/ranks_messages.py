@@ -6,6 +6,7 @@ Verdict: communication
 Rule:    comm/many-small-messages
 Ranks:   2
 Cores:   2
+Live:    yes
 Cured:   --cured exchanges one flat buffer
 """
 

@@ -5,6 +5,7 @@ Where:   loader = DataLoader(Denoised(), batch_size=16, shuffle=True, num_worker
 Verdict: data-preprocessing
 Rule:    data/repeated-preprocessing
 Cores:   2
+Live:    yes
 Cured:   --cured filters each picture once, before the training
 """
 

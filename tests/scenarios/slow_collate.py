@@ -5,6 +5,7 @@ Where:   row = [sentence[place].item() if place < len(sentence) else 0 for place
 Verdict: data-preprocessing
 Rule:    data/slow-collate
 Cores:   2
+Live:    yes
 Cured:   --cured pads with torch.nn.utils.rnn.pad_sequence, which is too little work for workers
 """
 

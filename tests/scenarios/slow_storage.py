@@ -4,6 +4,7 @@ Planted: a round trip of a millisecond for each of a batch's samples
 Where:   loader = DataLoader(Remote(port), batch_size=BATCH, shuffle=True)
 Verdict: data-loading
 Rule:    data/slow-storage
+Live:    yes
 Cured:   --cured fetches the samples once, before the training
 """
 

@@ -5,6 +5,7 @@ Where:   files = [(self.folder / f"{index}-{sensor}.bin").read_bytes() for senso
 Verdict: data-loading
 Rule:    data/many-small-files
 Cores:   2
+Live:    yes
 Cured:   --cured maps one file
 """
 

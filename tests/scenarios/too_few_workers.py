@@ -5,6 +5,7 @@ Where:   loader = DataLoader(Augmented(), batch_size=8, shuffle=True, num_worker
 Verdict: data-preprocessing
 Rule:    data/too-few-workers
 Cores:   2
+Live:    yes
 Cured:   --cured has num_workers=1
 """
 

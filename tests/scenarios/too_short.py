@@ -4,6 +4,7 @@ Planted: fewer steps than can be judged
 Verdict: none
 Note:    there is nothing to cure but the length
 Rule:    run/too-few-steps
+Live:    yes
 Cured:   --cured makes 200 steps
 """
 

@@ -4,6 +4,7 @@ Planted: a profile function, and a traceback for every operator
 Verdict: host-overhead
 Rule:    host/profiler-left-on
 Also:    host/anomaly-detection
+Live:    yes
 Cured:   --cured has switched both off
 """
 

@@ -4,6 +4,7 @@ Planted: a loop over the weights
 Where:   shadow[name].copy_(0.99 * shadow[name] + 0.01 * weight)
 Verdict: host-overhead
 Rule:    host/ema-loop
+Live:    yes
 Cured:   --cured averages all weights in one call
 """
 

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "scenarios"))
 from labels import Label, read_label
 from measure import gains
-from packing import FOLDER, SCRIPTS, unpack
+from packing import ON_GPU, recordings, scripts, unpack
 
 from profiler.analysis.build import read_facts
 from profiler.rules.base import WIDEST_RANGE, Severity
@@ -19,7 +19,7 @@ from profiler.rules.catalogue import judge
 from profiler.rules.gains import MeasuredGain, gains_on_gpu
 from profiler.rules.verdict import Judgement
 
-NAMES = sorted(path.name.removesuffix(".tar.xz") for path in FOLDER.glob("*.tar.xz"))
+NAMES = recordings(ON_GPU)
 PLANTED = [name for name in NAMES if not name.startswith("healthy") and not name.endswith("-cured")]
 CURED = [name for name in NAMES if name.endswith("-cured")]
 HEALTHY = [name for name in NAMES if name.startswith("healthy")]
@@ -29,8 +29,8 @@ OFF_BY = 0.1  # two runs, one after the other, are no closer than that
 
 def judged(name: str, folder: Path) -> tuple[Label, Judgement]:
     """What the training's header says, and what the catalogue says of its recording."""
-    label = read_label(SCRIPTS / f"{name.removesuffix('-cured')}.py")
-    return label, judge(read_facts(unpack(name, folder)))
+    label = read_label(scripts(ON_GPU) / f"{name.removesuffix('-cured')}.py")
+    return label, judge(read_facts(unpack(ON_GPU, name, folder)))
 
 
 def serious(judgement: Judgement) -> list[str]:
@@ -72,8 +72,8 @@ def test_twelve_promises_were_kept_to_the_letter() -> None:
 
 @pytest.mark.parametrize("name", CURED)
 def test_of_the_cured_twin_the_rule_says_nothing(name: str, tmp_path: Path) -> None:
-    label = read_label(SCRIPTS / f"{name.removesuffix('-cured')}.py")
-    facts = read_facts(unpack(name, tmp_path))
+    label = read_label(scripts(ON_GPU) / f"{name.removesuffix('-cured')}.py")
+    facts = read_facts(unpack(ON_GPU, name, tmp_path))
     if facts.device is None:
         pytest.skip("the run ended before its deep window opened")
     judgement = judge(facts)
