@@ -19,7 +19,7 @@ from profiler.analysis.snapshot_facts import SnapshotFacts
 
 @dataclass(frozen=True, slots=True)
 class LineTime:
-    """What the sampler saw at one line of the user's, inside one stage."""
+    """Time at one line of the user's, inside one stage: sampled, or measured by the stacks of a trace."""
 
     site: Site  # the innermost line of the user's own code
     leaf: str  # the function that really ran there, e.g. "json.encoder.encode"; "" when it is the line itself
@@ -27,6 +27,11 @@ class LineTime:
     share_of_stage: float
     ms_per_step: float  # share_of_stage x the stage's mean
     source: str = ""  # the text of the line, where its file could be read
+    measured: bool = False  # and not sampled
+
+    def told_by(self, least: float) -> bool:
+        """Whether it is known well enough: measured, or by so many samples."""
+        return self.measured or self.samples >= least
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from profiler.analysis.facts import Facts, SpanFacts
+from profiler.analysis.site import Site
 from profiler.errors import ProfError
 from profiler.record.vocabulary import SCHEMA_VERSION
 from profiler.report.palette import in_order
@@ -46,7 +47,7 @@ def summary(result: Result) -> dict[str, Any]:
         if facts.gc_ms_per_step is None
         else {"ms_per_step": facts.gc_ms_per_step, "pauses": facts.gc_pauses},
         "settings": asdict(facts.settings),
-        "operators": facts.operators,
+        "operators": [_operator(row) for row in facts.operators],
         "threads": facts.threads,
         "not_measured": facts.not_measured,
         "notices": list(notices(facts)),
@@ -183,6 +184,12 @@ def _memory(facts: Facts) -> dict[str, Any]:
         "outputs_held_bytes": memory.outputs_held_bytes,
         "outputs_outlived_bytes": memory.outputs_outlived_bytes,
     }
+
+
+def _operator(row: dict[str, Any]) -> dict[str, Any]:
+    """Plain, with the user's line where it is known."""
+    site = row.get("site")
+    return row if not isinstance(site, Site) else {**row, "site": asdict(site)}
 
 
 def _span(span: SpanFacts) -> dict[str, Any]:
