@@ -12,6 +12,7 @@ from typing import Any
 
 from profiler.analysis.device_facts import DeviceFacts
 from profiler.analysis.excerpt import StepExcerpt
+from profiler.analysis.path_facts import CriticalPath
 from profiler.analysis.rank_facts import RanksFacts
 from profiler.analysis.site import Site
 from profiler.analysis.snapshot_facts import SnapshotFacts
@@ -424,6 +425,7 @@ class Facts:
     trace: TraceFacts | None = None  # None: a run of ours
     ranks: RanksFacts | None = None  # None: one rank. The other facts are then those of the typical rank
     snapshot: SnapshotFacts | None = None  # of torch's allocator; None: none was taken
+    critical_path: CriticalPath | None = None  # of a typical step; None: no trace of it was recorded
     excerpts: tuple[StepExcerpt, ...] = ()  # a typical and a slow step in full, where a recording holds them
 
     def stage_ms(self, name: str) -> float:

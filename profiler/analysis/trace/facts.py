@@ -28,6 +28,7 @@ from profiler.analysis.measured import Measured, measured_steps
 from profiler.analysis.places import Places, places_of
 from profiler.analysis.stages import stage_facts
 from profiler.analysis.steps import step_facts
+from profiler.analysis.trace.critical import critical_path
 from profiler.analysis.trace.excerpts import step_excerpts
 from profiler.analysis.trace.host import Host, read_host
 from profiler.analysis.trace.lines import stage_lines
@@ -80,7 +81,11 @@ def facts_of(
     )
     device = device_facts(own, launches, seen, source)
     facts = _facts(process, host, folded, measured, moments, places, device, command)
-    facts = replace(facts, excerpts=step_excerpts(process, host, moments, measured, windows))
+    facts = replace(
+        facts,
+        excerpts=step_excerpts(process, host, moments, measured, windows),
+        critical_path=critical_path(process, host, moments, measured, windows, launches, places),
+    )
     return Traced(facts, recording.distributed.rank, recording.label)
 
 
