@@ -197,7 +197,7 @@ def _facts(
     windows = of_kind(notes, "operators")
     window = window_note(windows, steps.median_ms if steps else None)
     operators = operators_of(window)
-    watched, in_full = window_device(training.directory, window, steps.mean_ms if steps else None)
+    watched, in_full, path = window_device(training.directory, window, steps.mean_ms if steps else None)
     if not operators:
         not_measured["operators"] = "no step was looked at operator by operator"
     for note in of_kind(notes, "unobserved"):
@@ -248,6 +248,7 @@ def _facts(
         root=str(run_json.get("cwd") or ""),
         device=watched if isinstance(watched, DeviceFacts) else None,
         threads=tuple(dict(row) for row in (window or {}).get("threads") or () if isinstance(row, dict)),
+        critical_path=path,
         excerpts=(*live_excerpts(folded, measured, notes, training.pid, began_ns), *in_full),
         arithmetic=arithmetic if isinstance(arithmetic, Arithmetic) else None,
     )

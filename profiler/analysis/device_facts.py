@@ -43,6 +43,7 @@ class CopyFacts:
     count: int
     ms: float
     bytes: int | None  # None: the recording does not say
+    site: Site | None = None  # the user's line that asked for most of them, where stacks were recorded
 
 
 @dataclass(frozen=True, slots=True)

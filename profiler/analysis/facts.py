@@ -12,6 +12,7 @@ from typing import Any
 
 from profiler.analysis.device_facts import DeviceFacts
 from profiler.analysis.excerpt import StepExcerpt
+from profiler.analysis.path_facts import CriticalPath
 from profiler.analysis.rank_facts import RanksFacts
 from profiler.analysis.site import Site
 from profiler.analysis.snapshot_facts import SnapshotFacts
@@ -19,7 +20,7 @@ from profiler.analysis.snapshot_facts import SnapshotFacts
 
 @dataclass(frozen=True, slots=True)
 class LineTime:
-    """What the sampler saw at one line of the user's, inside one stage."""
+    """Time at one line of the user's, inside one stage: sampled, or measured by the stacks of a trace."""
 
     site: Site  # the innermost line of the user's own code
     leaf: str  # the function that really ran there, e.g. "json.encoder.encode"; "" when it is the line itself
@@ -27,6 +28,11 @@ class LineTime:
     share_of_stage: float
     ms_per_step: float  # share_of_stage x the stage's mean
     source: str = ""  # the text of the line, where its file could be read
+    measured: bool = False  # and not sampled
+
+    def told_by(self, least: float) -> bool:
+        """Whether it is known well enough: measured, or by so many samples."""
+        return self.measured or self.samples >= least
 
 
 @dataclass(frozen=True, slots=True)
@@ -419,6 +425,7 @@ class Facts:
     trace: TraceFacts | None = None  # None: a run of ours
     ranks: RanksFacts | None = None  # None: one rank. The other facts are then those of the typical rank
     snapshot: SnapshotFacts | None = None  # of torch's allocator; None: none was taken
+    critical_path: CriticalPath | None = None  # of a typical step; None: no trace of it was recorded
     excerpts: tuple[StepExcerpt, ...] = ()  # a typical and a slow step in full, where a recording holds them
 
     def stage_ms(self, name: str) -> float:

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from profiler.analysis.facts import Facts, SpanFacts
+from profiler.analysis.path_facts import CriticalPath
+from profiler.analysis.site import Site
 from profiler.errors import ProfError
 from profiler.record.vocabulary import SCHEMA_VERSION
 from profiler.report.palette import in_order
@@ -46,7 +48,7 @@ def summary(result: Result) -> dict[str, Any]:
         if facts.gc_ms_per_step is None
         else {"ms_per_step": facts.gc_ms_per_step, "pauses": facts.gc_pauses},
         "settings": asdict(facts.settings),
-        "operators": facts.operators,
+        "operators": [_operator(row) for row in facts.operators],
         "threads": facts.threads,
         "not_measured": facts.not_measured,
         "notices": list(notices(facts)),
@@ -143,8 +145,9 @@ def _stages(facts: Facts) -> dict[str, Any]:
 def _device(facts: Facts) -> dict[str, Any] | None:
     device, nvml = facts.device, dict(facts.machine.gpu)
     arithmetic = {} if facts.arithmetic is None else asdict(facts.arithmetic)
+    path = {} if facts.critical_path is None else {"critical_path_ms": _path(facts.critical_path)}
     if device is None:
-        known = arithmetic | ({"nvml": nvml} if nvml else {})
+        known = arithmetic | ({"nvml": nvml} if nvml else {}) | path
         return {"busy_share": None, "kernel_ms": None, **known} if known else None
     value = asdict(device)
     for name in ("step_copies", "collectives_ms", "collectives_exposed_ms", "sync_ms", "sync_starved_ms"):
@@ -152,6 +155,7 @@ def _device(facts: Facts) -> dict[str, Any] | None:
     return (
         value
         | arithmetic
+        | path
         | {
             "busy_share": device.busy_share,
             "collectives": {
@@ -163,6 +167,24 @@ def _device(facts: Facts) -> dict[str, Any] | None:
             "nvml": nvml or None,
         }
     )
+
+
+def _path(path: CriticalPath) -> dict[str, Any]:
+    """The parts make up `step_ms`."""
+    return {
+        "step": path.step,
+        "of_device": path.of_device,
+        "step_ms": path.step_ms,
+        "host": path.host_ms,
+        "data_wait": path.data_wait_ms,
+        "launch": path.launch_ms,
+        "kernels": path.kernels_ms,
+        "copies": path.copies_ms,
+        "collectives": path.collectives_ms,
+        "unknown": path.unknown_ms,
+        "device_busy": path.device_busy_ms,
+        "host_parts": [asdict(part) for part in path.host],
+    }
 
 
 def _memory(facts: Facts) -> dict[str, Any]:
@@ -183,6 +205,12 @@ def _memory(facts: Facts) -> dict[str, Any]:
         "outputs_held_bytes": memory.outputs_held_bytes,
         "outputs_outlived_bytes": memory.outputs_outlived_bytes,
     }
+
+
+def _operator(row: dict[str, Any]) -> dict[str, Any]:
+    """Plain, with the user's line where it is known."""
+    site = row.get("site")
+    return row if not isinstance(site, Site) else {**row, "site": asdict(site)}
 
 
 def _span(span: SpanFacts) -> dict[str, Any]:

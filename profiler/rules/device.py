@@ -165,7 +165,7 @@ def waiting_lines(facts: Facts, pattern: str) -> list[tuple[LineTime, float]]:
         left_ms = idle_in(facts, stage.name)
         own = (it for it in stage.lines if re.search(pattern, it.source.split("#", 1)[0]) and _WAITING.match(it.leaf))
         for line in by_line(own):
-            if line.samples >= LINE_SAMPLES:
+            if line.told_by(LINE_SAMPLES):
                 lost_ms = min(line.ms_per_step, left_ms)
                 left_ms -= lost_ms
                 found.append((line, lost_ms))
@@ -192,7 +192,7 @@ def let_go(facts: Facts) -> LineTime | None:
     if copies is None or copies.ms < LEAST_PAGEABLE * step_ms(facts) * len(device.steps):
         return None
     own = by_line(it for it in other.lines if not it.leaf and _REBOUND.match(it.source))
-    return next((line for line in own if line.samples >= LINE_SAMPLES), None)
+    return next((line for line in own if line.told_by(LINE_SAMPLES)), None)
 
 
 class DeviceRule(Rule):

@@ -25,6 +25,11 @@ def sampling_error(samples: int, share_of_stage: float) -> float:
     return min(_MOST_ERROR, max(_LEAST_ERROR, spread))
 
 
+def error_of(line: LineTime) -> float:
+    """How far a line's time may be off, as a share of it."""
+    return _LEAST_ERROR if line.measured else sampling_error(line.samples, line.share_of_stage)
+
+
 def standing_out(lines: Iterable[LineTime], enough_ms: float) -> list[LineTime]:
     """Lines that cost enough, and functions whose lines do only together (as their costliest)."""
     single = by_line(lines)

@@ -27,6 +27,7 @@ class TraceBuilder:
             self.head["distributedInfo"] = {"backend": "nccl", "rank": rank, "world_size": world_size or rank + 1}
         self._correlation = 100
         self._index = 0
+        self._python = 0
 
     def event(self, cat: str, name: str, at: float, ms: float, pid: Any, tid: Any, **args: Any) -> dict[str, Any]:
         made = {
@@ -43,6 +44,16 @@ class TraceBuilder:
 
     def mark(self, name: str, at: float, ms: float, thread: int = THREAD) -> None:
         self.op(name, at, ms, thread, "user_annotation")
+
+    def python(
+        self, name: str, at: float, ms: float, parent: int | None = None, thread: int = THREAD, id_: int | None = None
+    ) -> int:
+        """A function of Python; its number, by which those that it calls name it."""
+        self._python += 1
+        number = self._python if id_ is None else id_
+        said = {"Python id": number, "Python parent id": parent}
+        self.event("python_function", name, at, ms, self.pid, thread, **said)
+        return number
 
     def call(self, name: str, at: float, ms: float, thread: int = THREAD, **args: Any) -> int:
         """A call of the runtime; its correlation number."""

@@ -20,7 +20,8 @@ from profiler.analysis.device.idle import idle_causes
 from profiler.analysis.device.launches import Launches, queue_depth
 from profiler.analysis.device.pace import Pace, pace_of
 from profiler.analysis.device_facts import COPY_KINDS, IDLE_CAUSES, CopyFacts, DeviceFacts, DeviceStep
-from profiler.analysis.intervals import Bools, Intervals, union
+from profiler.analysis.intervals import Bools, Intervals, Ints, union
+from profiler.analysis.places import Places
 from profiler.record.trace.recording import DeviceEvents, Recording, Work
 
 NS_PER_MS = 1e6
@@ -38,6 +39,7 @@ class Seen:
     communication: Intervals  # of hosts among themselves
     steps: Intervals  # as the host cut them; empty where it cut none
     first_measured: int  # of the steps
+    places: Places
 
 
 def device_facts(recording: Recording, launches: Launches, seen: Seen, source: str) -> DeviceFacts | None:
@@ -67,6 +69,7 @@ def device_facts(recording: Recording, launches: Launches, seen: Seen, source: s
     around = by_track(operators, ~operators.marked, launches.start, launches.track, innermost)
     operator = np.full(len(device), -1, dtype=np.int64)
     operator[around >= 0] = operators.name[around[around >= 0]]
+    place = seen.places.at(launches.start, launches.track)
     length = (device.end - device.start)[kernel]
     known = launches.known & kernel
     delays = np.maximum(device.start - launches.end, 0)[known]
@@ -85,18 +88,18 @@ def device_facts(recording: Recording, launches: Launches, seen: Seen, source: s
         kernel_ms=kernels.total / NS_PER_MS,
         kernel_sum_ms=float(length.sum()) / NS_PER_MS,
         tensor_core_share=tables.tensor_core_share(recording, kernel),
-        copies=_copies(device, launches, recording, np.ones(len(device), dtype=bool)),
-        step_copies=None if bool(told.all()) else _copies(device, launches, recording, told),
+        copies=_copies(device, launches, recording, np.ones(len(device), dtype=bool), place, seen.places),
+        step_copies=None if bool(told.all()) else _copies(device, launches, recording, told, place, seen.places),
         collectives_ms=collectives.total / NS_PER_MS,
         collectives_exposed_ms=collectives.subtract(computing).total / NS_PER_MS,
         collectives=collective_facts(device, collective, ranges, computing, names),
         idle_ms=None if thinned else {cause: idle[cause].total / NS_PER_MS for cause in IDLE_CAUSES},
         sync_ms=blocked.all.total / NS_PER_MS,
         sync_starved_ms=blocked.all.subtract(busy).total / NS_PER_MS,
-        syncs=tables.sync_calls(recording, blocked, busy, seen.call_stage, _began(seen)),
+        syncs=tables.sync_calls(recording, blocked, busy, seen.call_stage, _began(seen), seen.places),
         stages_ms=_stages(device, seen, count),
         families=tables.families(device, kernel & told, names),
-        kernels=tables.kernels(device, kernel & told, seen.stage, operator, names),
+        kernels=tables.kernels(device, kernel & told, seen.stage, operator, names, place, seen.places),
         launch_delay_us=float(np.median(delays)) / 1e3 if len(delays) and not thinned else None,
         queue_depth=float(np.median(depths)) if len(depths) and not thinned else None,
         steps=_steps(
@@ -159,7 +162,9 @@ def _steps_share(busy: Intervals, seen: Seen, pace: Pace | None) -> float | None
     return busy.clip(first, last).total / (last - first)
 
 
-def _copies(device: DeviceEvents, launches: Launches, recording: Recording, among: Bools) -> dict[str, CopyFacts]:
+def _copies(
+    device: DeviceEvents, launches: Launches, recording: Recording, among: Bools, place: Ints, places: Places
+) -> dict[str, CopyFacts]:
     """By kind; where the device's event does not say how many bytes, its call may."""
     names = recording.names
     copies = (device.work == Work.COPY) & among
@@ -178,6 +183,7 @@ def _copies(device: DeviceEvents, launches: Launches, recording: Recording, amon
                 count=int(np.count_nonzero(own)),
                 ms=float((device.end - device.start)[own].sum()) / NS_PER_MS,
                 bytes=int(size[own].sum()) if complete else None,
+                site=places.site(place[own], (device.end - device.start)[own], "aten::to"),
             )
     return found
 

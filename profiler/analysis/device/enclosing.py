@@ -7,6 +7,7 @@ Out: the number of the innermost or the outermost event around each moment, -1 f
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -39,6 +40,49 @@ def parents(start: Ints, end: Ints) -> Ints:
     for outer, inner in pairwise(_levels(start, end)):
         found[inner] = _around(start, end, outer, start[inner])
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Owners:
+    """Which event a thread was in, the innermost, from each edge to the next."""
+
+    edge: Ints  # moments, in order
+    owner: Ints  # number of the event, -1 for none
+    around: Ints  # per event the one around it, -1 for none
+
+    def at(self, when: Ints) -> Ints:
+        """The innermost event around each moment."""
+        if len(self.edge) == 0:
+            return np.full(len(when), -1, dtype=np.int64)
+        place = np.searchsorted(self.edge, when, side="right") - 1
+        return np.where(place >= 0, self.owner[np.maximum(place, 0)], -1)
+
+
+def owners(start: Ints, end: Ints) -> Owners:
+    """The events of one thread as a partition of its time; those of no length own nothing.
+
+    An event that outlives the one around it, as rounded times may say, ends with it.
+    """
+    count, chosen = len(start), np.flatnonzero(end > start)
+    start, end = start[chosen], end[chosen].copy()
+    around = np.full(len(start), -1, dtype=np.int64)
+    depth = np.zeros(len(start), dtype=np.int64)
+    for number, (outer, inner) in enumerate(pairwise(_levels(start, end)), start=1):
+        depth[inner] = number
+        found = _around(start, end, outer, start[inner])
+        around[inner] = found
+        end[inner] = np.where(found >= 0, np.minimum(end[inner], end[np.maximum(found, 0)]), end[inner])
+    own_number = np.arange(len(start))
+    at = np.concatenate((end, start))
+    # at one moment ends come first, the innermost before the others; of those that start, the outermost
+    kind = np.repeat(np.array([0, 1], dtype=np.int8), len(start))
+    order = np.lexsort((np.concatenate((-depth, depth)), kind, at))
+    own = np.concatenate((around, own_number))[order]
+    whole = np.full(count, -1, dtype=np.int64)
+    if len(chosen):
+        whole[chosen] = np.where(around >= 0, chosen[np.maximum(around, 0)], -1)
+        own = np.where(own >= 0, chosen[np.maximum(own, 0)], -1)
+    return Owners(at[order], own, whole)
 
 
 def top_level(start: Ints, end: Ints) -> Ints:

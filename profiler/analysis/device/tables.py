@@ -18,6 +18,7 @@ from profiler.analysis.device.kernels import family_of, tensor_cores_of
 from profiler.analysis.device.launches import Launches
 from profiler.analysis.device_facts import KernelFacts, SyncCall
 from profiler.analysis.intervals import Bools, Intervals, Ints, union
+from profiler.analysis.places import Places
 from profiler.record.trace.recording import DeviceEvents, Recording
 
 NS_PER_MS = 1e6
@@ -70,7 +71,13 @@ def _by_name(device: DeviceEvents, which: Bools, names: int) -> tuple[npt.NDArra
 
 
 def kernels(
-    device: DeviceEvents, kernel: Bools, stage: npt.NDArray[np.object_], operator: Ints, names: tuple[str, ...]
+    device: DeviceEvents,
+    kernel: Bools,
+    stage: npt.NDArray[np.object_],
+    operator: Ints,
+    names: tuple[str, ...],
+    where: Ints,
+    places: Places,
 ) -> tuple[KernelFacts, ...]:
     """Kernels by name and stage of their launch, with the operator that launched most of them."""
     at = np.flatnonzero(kernel)
@@ -86,6 +93,7 @@ def kernels(
         launched = operator[at[own]]
         named = launched[launched >= 0]
         name = names[int(keys[row]) // len(stages)]
+        launched_by = names[int(np.bincount(named).argmax())] if len(named) else ""
         rows.append(
             KernelFacts(
                 name=name,
@@ -94,7 +102,8 @@ def kernels(
                 count=int(counts[row]),
                 ms=float(sums[row]) / NS_PER_MS,
                 tensor_cores=tensor_cores_of(name),
-                operator=names[int(np.bincount(named).argmax())] if len(named) else "",
+                operator=launched_by,
+                site=places.site(where[at[own]], length[own], launched_by),
             )
         )
     return tuple(rows)
@@ -116,9 +125,9 @@ def ranges_around(recording: Recording, launches: Launches, which: Bools) -> Int
 
 
 def sync_calls(
-    recording: Recording, blocked: Blocked, busy: Intervals, stage: npt.NDArray[np.object_], since: int
+    recording: Recording, blocked: Blocked, busy: Intervals, stage: npt.NDArray[np.object_], since: int, places: Places
 ) -> tuple[SyncCall, ...]:
-    """The host's waits from a moment on, by call, operator and stage."""
+    """The host's waits from a moment on, by call, operator, stage and the user's line."""
     calls, operators, names = recording.calls, recording.operators, recording.names
     at = blocked.call[calls.start[blocked.call] >= since]
     if len(at) == 0:
@@ -126,12 +135,15 @@ def sync_calls(
     around = by_track(operators, ~operators.marked, calls.start[at], calls.track[at], outermost)
     operator = np.full(len(at), -1, dtype=np.int64)
     operator[around >= 0] = operators.name[around[around >= 0]]
-    rows: dict[tuple[int, int, str], list[int]] = {}
-    for place, key in enumerate(zip(calls.name[at].tolist(), operator.tolist(), stage[at].tolist(), strict=True)):
-        rows.setdefault(key, []).append(place)
+    where = places.at(calls.start[at], calls.track[at])
+    rows: dict[tuple[int, int, str, int], list[int]] = {}
+    for number, key in enumerate(
+        zip(calls.name[at].tolist(), operator.tolist(), stage[at].tolist(), where.tolist(), strict=True)
+    ):
+        rows.setdefault(key, []).append(number)
     found = []
-    for (name, around_it, of_stage), places in rows.items():
-        own = at[np.array(places, dtype=np.int64)]
+    for (name, around_it, of_stage, place), numbers in rows.items():
+        own = at[np.array(numbers, dtype=np.int64)]
         time = union(calls.start[own], calls.end[own])
         found.append(
             SyncCall(
@@ -141,6 +153,7 @@ def sync_calls(
                 count=len(own),
                 ms=time.total / NS_PER_MS,
                 starved_ms=time.subtract(busy).total / NS_PER_MS,
+                site=places.line(place, names[around_it] if around_it >= 0 else "").site if place >= 0 else None,
             )
         )
     return tuple(sorted(found, key=lambda call: -call.ms)[:MOST_SYNCS])

@@ -25,15 +25,19 @@ from profiler.analysis.fold import fold_thread
 from profiler.analysis.folded import Folded
 from profiler.analysis.intervals import EMPTY, Intervals, Ints, union
 from profiler.analysis.measured import Measured, measured_steps
+from profiler.analysis.places import Places, places_of
 from profiler.analysis.stages import stage_facts
 from profiler.analysis.steps import step_facts
+from profiler.analysis.trace.critical import critical_path
 from profiler.analysis.trace.excerpts import step_excerpts
 from profiler.analysis.trace.host import Host, read_host
+from profiler.analysis.trace.lines import stage_lines
 from profiler.analysis.trace.operators import operator_rows
 from profiler.analysis.trace.process import Process, training_process
 from profiler.analysis.trace.settings import settings_of_trace
 from profiler.analysis.trace.used import used_device
 from profiler.record.trace.recording import Recording
+from profiler.record.trace.source import ReadSource, no_source
 from profiler.record.vocabulary import STAGE_ORDER
 
 NS_PER_MS = 1e6
@@ -48,12 +52,18 @@ class Traced:
     label: str
 
 
-def facts_of(recording: Recording, command: tuple[str, ...] = (), source: str = "trace") -> Traced:
-    """Facts of the process of the recording that trains; `source` as in `DeviceFacts`."""
+def facts_of(
+    recording: Recording, command: tuple[str, ...] = (), source: str = "trace", read: ReadSource = no_source
+) -> Traced:
+    """Facts of the process of the recording that trains.
+
+    `source` as in `DeviceFacts`; `read` reads the user's files.
+    """
     process = training_process(recording)
     own = process.recording
     launches = launches_of(own.device, own.calls, own.operators)
     host = read_host(process, launches)
+    places = places_of(own, read)
     folded, moments = fold_thread(host.events, Said())
     measured = measured_steps(folded, noise.start_up)
     if measured is not None and not bool(measured.wall_ms().any()):
@@ -67,10 +77,15 @@ def facts_of(recording: Recording, command: tuple[str, ...] = (), source: str = 
         communication=host.communication,
         steps=windows,
         first_measured=warmup,
+        places=places,
     )
     device = device_facts(own, launches, seen, source)
-    facts = _facts(process, host, folded, measured, moments, device, command)
-    facts = replace(facts, excerpts=step_excerpts(process, host, moments, measured, windows))
+    facts = _facts(process, host, folded, measured, moments, places, device, command)
+    facts = replace(
+        facts,
+        excerpts=step_excerpts(process, host, moments, measured, windows),
+        critical_path=critical_path(process, host, moments, measured, windows, launches, places),
+    )
     return Traced(facts, recording.distributed.rank, recording.label)
 
 
@@ -100,11 +115,14 @@ def _facts(
     folded: Folded,
     measured: Measured | None,
     moments: Moments,
+    places: Places,
     device: DeviceFacts | None,
     command: tuple[str, ...],
 ) -> Facts:
     recording = process.recording
     not_measured = dict(_NOT_IN_TRACES)
+    if places:
+        del not_measured["lines"]
     unrecorded = device is None and used_device(recording)
     steps: StepFacts | None = None
     stages: dict[str, StageFacts] = {}
@@ -114,11 +132,12 @@ def _facts(
     else:
         steps = step_facts(measured, host.marked is not None)
         one_rank = recording.distributed.world_size == 1
+        lines = stage_lines(places, process.thread, host, moments, measured)
         stages, absent = stage_facts(
-            measured, folded, {}, {}, device is None and _on_cpu(recording, unrecorded), one_rank
+            measured, folded, {}, lines, device is None and _on_cpu(recording, unrecorded), one_rank
         )
         not_measured |= absent
-        operators = operator_rows(process, host, moments, measured.count)
+        operators = operator_rows(process, host, moments, places, measured.count)
     if device is not None and device.collectives and "communication" not in stages:
         not_measured["communication"] = "the host does not wait in it: the device's collectives tell what it costs"
     if device is None:
@@ -151,7 +170,7 @@ def _facts(
         histogram=drawing.histogram(measured) if measured else None,
         operators=operators,
         not_measured=not_measured,
-        notices=_notices(process, device, steps),
+        notices=_notices(process, places, device, steps),
         device=device,
         trace=_trace(process, host, unrecorded),
     )
@@ -179,10 +198,15 @@ def _trace(process: Process, host: Host, unrecorded: bool) -> TraceFacts:
 
 
 _TAKEN_OUT = "most host events were taken out of the trace after it was recorded"
+_BEGINS = (
+    "the trace says which of your functions ran, not which lines of them: a line is shown where the function's source "
+    "was found and only one line of it calls what ran, else the one where the function begins (or stood when the "
+    "recording began)"
+)
 _UNRECORDED = "the trace shows that an accelerator was in use, but holds no event of it"
 _NOT_IN_TRACES = {
     "workers": "a trace does not show the DataLoader's workers",
-    "lines": "a trace does not show the lines that ran",
+    "lines": "the trace was recorded without stacks (`with_stack=True`)",
     "memory": "the memory of the process is not in a trace",
     "idle cores": "the machine's cores are not in a trace",
     "overhead": "what recording the trace cost is not in it",
@@ -274,7 +298,7 @@ def _capacity(recording: Recording, number: int | None) -> int | None:
     return sizes.pop() if len(sizes) == 1 else None
 
 
-def _notices(process: Process, device: DeviceFacts | None, steps: StepFacts | None) -> tuple[str, ...]:
+def _notices(process: Process, places: Places, device: DeviceFacts | None, steps: StepFacts | None) -> tuple[str, ...]:
     recording = process.recording
     found = [*recording.notices]
     if recording.sampled and recording.numbering is not None:
@@ -287,6 +311,8 @@ def _notices(process: Process, device: DeviceFacts | None, steps: StepFacts | No
     if process.others:
         many = "process" if process.others == 1 else "processes"
         found.append(f"the trace holds {process.others} further {many}; these are the facts of process {process.pid}")
+    if any(not place.exact for place in places.known):
+        found.append(_BEGINS)
     devices = len(np.unique(recording.device.device)) if device is not None else 0
     if devices > 1:
         found.append(f"{devices} devices worked for this process; their times are united: busy means any of them")

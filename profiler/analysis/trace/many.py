@@ -19,6 +19,7 @@ from profiler.analysis.trace.facts import Traced, facts_of
 from profiler.analysis.trace.ranks import late_rank, rank_row
 from profiler.errors import ProfError
 from profiler.record.trace.read import read_trace
+from profiler.record.trace.source import source_reader
 
 ENDINGS = (".json", ".json.gz", ".trace", ".trace.gz")
 SPREAD_BYTES = 32 << 20  # in all, from which starting processes pays
@@ -66,7 +67,7 @@ def read_traces(files: Sequence[Path]) -> Facts:
 def reduce_file(path: Path) -> Traced | ProfError:
     """One file's facts, or what is wrong with it."""
     try:
-        return facts_of(read_trace(path))
+        return facts_of(read_trace(path), read=source_reader((Path.cwd(), path.parent)))
     except ProfError as error:
         return error
 

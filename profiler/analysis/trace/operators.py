@@ -14,6 +14,8 @@ from profiler.analysis import labels as lab
 from profiler.analysis.block import Moments
 from profiler.analysis.device.enclosing import busiest, parents
 from profiler.analysis.intervals import Ints
+from profiler.analysis.places import Places
+from profiler.analysis.site import Site
 from profiler.analysis.trace.host import Host
 from profiler.analysis.trace.process import Process
 from profiler.record.vocabulary import STAGE_ORDER
@@ -21,11 +23,14 @@ from profiler.record.vocabulary import STAGE_ORDER
 MOST_OPERATORS = 40
 
 
-def operator_rows(process: Process, host: Host, moments: Moments, steps: int) -> tuple[dict[str, Any], ...]:
+def operator_rows(
+    process: Process, host: Host, moments: Moments, places: Places, steps: int
+) -> tuple[dict[str, Any], ...]:
     """The operators with most time of their own within the steps, on all threads of the process."""
     operators, names = process.recording.operators, process.recording.names
     cells = len(names) * len(STAGE_ORDER)
     sums, counts = np.zeros(cells), np.zeros(cells, dtype=np.int64)
+    spent: list[tuple[Ints, Ints, Ints]] = []
     for track in busiest(operators.track):
         at = np.flatnonzero((operators.track == track) & ~operators.marked)
         own = _own_time(operators.start[at], operators.end[at])
@@ -35,6 +40,8 @@ def operator_rows(process: Process, host: Host, moments: Moments, steps: int) ->
         cell = operators.name[at[inside]].astype(np.int64) * len(STAGE_ORDER) + stage
         sums += np.bincount(cell, weights=own[inside], minlength=cells)
         counts += np.bincount(cell, minlength=cells)
+        if places:
+            spent.append((cell, places.at(operators.start[at[inside]], operators.track[at[inside]]), own[inside]))
     found = [row for row in np.argsort(-sums, kind="stable")[:MOST_OPERATORS].tolist() if counts[row]]
     return tuple(
         {
@@ -42,9 +49,20 @@ def operator_rows(process: Process, host: Host, moments: Moments, steps: int) ->
             "stage": STAGE_ORDER[row % len(STAGE_ORDER)],
             "ms_per_step": float(sums[row]) / 1e6 / steps,
             "calls_per_step": float(counts[row]) / steps,
+            **_site(places, spent, row, names),
         }
         for row in found
     )
+
+
+def _site(places: Places, spent: list[tuple[Ints, Ints, Ints]], row: int, names: tuple[str, ...]) -> dict[str, Site]:
+    """The user's line that most of an operator's time was for; {} where there is none."""
+    own = [(where[cell == row], took[cell == row]) for cell, where, took in spent]
+    if not own:
+        return {}
+    at, time = (np.concatenate(column) for column in zip(*own, strict=True))
+    site = places.site(at, time, names[row // len(STAGE_ORDER)])
+    return {} if site is None else {"site": site}
 
 
 def _own_time(start: Ints, end: Ints) -> Ints:

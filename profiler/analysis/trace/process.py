@@ -14,7 +14,7 @@ import numpy as np
 from profiler.analysis.intervals import Bools, Ints
 from profiler.analysis.trace import words
 from profiler.analysis.trace.owners import work_of
-from profiler.record.trace.recording import Calls, DeviceEvents, HostEvents, Numbers, Operators, Recording
+from profiler.record.trace.recording import Calls, DeviceEvents, HostEvents, Numbers, Operators, PythonCalls, Recording
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +93,21 @@ def _only(recording: Recording, process: Ints, chosen: int) -> Recording:
     operators, calls, device = recording.operators, recording.calls, recording.device
     mine = process[operators.track] == chosen
     called = process[calls.track] == chosen
+    python = recording.python
+    ran = process[python.track] == chosen
     own = work_of(chosen, device, process[device.track], calls, process[calls.track])
     columns = {name: getattr(device, name)[own] for name in DeviceEvents.__dataclass_fields__}
     return replace(
         recording,
-        operators=Operators(*_host(operators, mine), external=operators.external[mine], marked=operators.marked[mine]),
+        operators=Operators(
+            *_host(operators, mine),
+            external=operators.external[mine],
+            marked=operators.marked[mine],
+            frame=operators.frame[mine],
+        ),
         calls=Calls(*_host(calls, called), correlation=calls.correlation[called], bytes=calls.bytes[called]),
         device=DeviceEvents(**columns),
+        python=PythonCalls(*_host(python, ran), users=python.users[ran]),
     )
 
 

@@ -26,6 +26,7 @@ from profiler.record.trace.columns import (
     whole_numbers,
 )
 from profiler.record.trace.event import Args, Event
+from profiler.record.trace.python import Functions, Numbered, Stacks
 from profiler.record.trace.recording import (
     Calls,
     DeviceEvents,
@@ -33,6 +34,7 @@ from profiler.record.trace.recording import (
     MemoryReadings,
     Numbering,
     Operators,
+    PythonCalls,
     Work,
 )
 
@@ -87,6 +89,9 @@ class Collector:
     def __init__(self) -> None:
         self.names = Names()
         self._table_of = _TableOf()
+        self._functions = Functions(self.names)
+        self._stacks = Stacks(self.names)
+        self._users = Numbered()
         self.tracks = Tracks()
         self.kept = 0
         self.damaged = 0  # without a time that can be believed
@@ -142,6 +147,7 @@ class Collector:
             self._host(table, events, start, end)
             self._add("operators.external", _external(args))
             self._add("operators.marked", np.array([event.cat in _RANGES for event in events]), np.bool_)
+            self._add("operators.frame", self._frames([arg.stack for arg in args]), np.int32)
         elif table == "device":
             self._device(args, events, start, end)
         elif table == "calls":
@@ -152,7 +158,8 @@ class Collector:
                 whole_numbers(first_said([arg.bytes for arg in args], lambda: [arg.size for arg in args])),
             )
         elif table == _PYTHON:
-            self._count_indices(args)  # the functions themselves name the lines where they begin: not what ran
+            self._count_indices(args)
+            self._python(args, events, start, end)
 
     def _host(self, table: str, events: list[Event], start: Ints, end: Ints) -> None:
         self._add(f"{table}.start", start)
@@ -177,6 +184,25 @@ class Collector:
         }
         for name, (values, dtype) in columns.items():
             self._add(f"device.{name}", values, dtype)
+
+    def _frames(self, stacks: list[Any]) -> npt.NDArray[np.int32]:
+        """The user's frames in call stacks."""
+        if not any(stacks):
+            return np.full(len(stacks), ABSENT, dtype=np.int32)
+        return np.array([self._stacks[it] if isinstance(it, str) else ABSENT for it in stacks], dtype=np.int32)
+
+    def _python(self, args: list[Args], events: list[Event], start: Ints, end: Ints) -> None:
+        """The user's functions and what they call: the rest lies within those. Callers come first."""
+        number = np.array([self._functions.number(event.name) for event in events], dtype=np.int64)
+        users = number >= 0
+        self._users.add(whole_numbers([arg.python for arg in args])[users])
+        kept = users | self._users.holds(whole_numbers([arg.python_parent for arg in args]))
+        self._add("python.start", start[kept])
+        self._add("python.end", end[kept])
+        self._add("python.name", np.where(users, number, -1 - number)[kept], np.int32)
+        tracks = numbered(self.tracks, [(event.pid, event.tid) for event in events])
+        self._add("python.track", tracks[kept], np.int32)
+        self._add("python.users", users[kept], np.bool_)
 
     def _said(self, words: list[Any]) -> npt.NDArray[np.int32]:
         """Numbers of names that few events say."""
@@ -229,7 +255,12 @@ class Collector:
     def operators(self) -> Operators:
         """Empties the columns, as do the others: each is taken once."""
         host = self._taken_host("operators")
-        return Operators(*host, self._taken("operators.external"), self._taken("operators.marked", np.bool_))
+        marked = self._taken("operators.marked", np.bool_)
+        return Operators(*host, self._taken("operators.external"), marked, self._taken("operators.frame", np.int32))
+
+    def python(self) -> PythonCalls:
+        """The user's functions, and what they call."""
+        return PythonCalls(*self._taken_host("python"), self._taken("python.users", np.bool_))
 
     def calls(self) -> Calls:
         """Calls of the runtime."""

@@ -21,6 +21,9 @@ _NAMES = {
     "reserved": "Total Reserved",
     "device_type": "Device Type",
     "device_id": "Device Id",
+    "stack": "Call stack",
+    "python": "Python id",
+    "python_parent": "Python parent id",
 }
 
 
@@ -45,6 +48,9 @@ class Args(msgspec.Struct, gc=False, rename=_NAMES):
     reserved: Scalar = None
     device_type: Scalar = None
     device_id: Scalar = None
+    stack: Scalar = None  # of Python, the innermost frame first
+    python: Scalar = None  # number of a function's call
+    python_parent: Scalar = None
     labels: Scalar = None  # of a process: "CPU", "GPU 0"
     name: Scalar = None  # of a process or thread
 

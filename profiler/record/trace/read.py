@@ -86,6 +86,7 @@ def _recording(
         operators=collector.operators(),
         calls=collector.calls(),
         device=collector.device(),
+        python=collector.python(),
         memory=collector.memory(),
         names=tuple(collector.names.known),
         tracks=tuple(collector.tracks.known),

@@ -55,6 +55,14 @@ class Operators(HostEvents):
 
     external: Ints  # number by which device events name the operator
     marked: npt.NDArray[np.bool_]  # a range of the user's or of torch's own modules, no operator
+    frame: Numbers  # name of the user's innermost frame, where the operator carries a call stack
+
+
+@dataclass(frozen=True, slots=True)
+class PythonCalls(HostEvents):
+    """Calls of the user's functions, and of what those call themselves, where stacks were recorded."""
+
+    users: npt.NDArray[np.bool_]  # a function of the user's; else the name is only what is called
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +135,7 @@ class Recording:
     operators: Operators
     calls: Calls
     device: DeviceEvents
+    python: PythonCalls
     memory: MemoryReadings
     names: tuple[str, ...]
     tracks: tuple[Track, ...]

@@ -60,6 +60,7 @@ class CopyRow:
     ms: float
     size: str
     rate: str
+    site: Site | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +246,7 @@ def _copies(device: DeviceFacts) -> tuple[CopyRow, ...]:
             ""
             if copies.bytes is None or copies.ms <= 0
             else f"{wording.significant(copies.bytes / copies.ms / 1e6)} GB/s",
+            copies.site,
         )
         for kind in sorted(device.copies, key=lambda kind: COPY_KINDS.index(kind) if kind in COPY_KINDS else 99)
         if (copies := device.copies[kind]).count

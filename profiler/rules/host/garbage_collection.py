@@ -83,7 +83,7 @@ class GarbageCollection(Rule):
 
 def _collects(line: LineTime) -> bool:
     """Whether the line calls the collector, and was seen often enough to be named by its own rule."""
-    return line.samples >= PythonLine.samples.value and "gc.collect(" in line.source.split("#", 1)[0]
+    return line.told_by(PythonLine.samples.value) and "gc.collect(" in line.source.split("#", 1)[0]
 
 
 _RARELY = """\

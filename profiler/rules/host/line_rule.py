@@ -18,7 +18,7 @@ from profiler.rules.device import let_go
 from profiler.rules.evidence import step_ms, worth
 from profiler.rules.frameworks import with_arguments
 from profiler.rules.host.kinds import Kind, kind_of
-from profiler.rules.lines import sampling_error, standing_out
+from profiler.rules.lines import error_of, standing_out
 from profiler.rules.phrases import ms, percent, place
 
 MOST_FINDINGS = 3
@@ -41,7 +41,7 @@ class LineRule(Rule):
         for stage, line, kind in self._suspects(facts, whole):
             if freed is not None and stage.name == "other" and line.site == freed.site:
                 continue
-            if line.samples < self.samples.value:
+            if not line.told_by(self.samples.value):
                 thin = True
                 continue
             finding = self._finding(facts, whole, stage, line, kind)
@@ -71,16 +71,18 @@ class LineRule(Rule):
                     yield stage, line, kind
 
     def _finding(self, facts: Facts, whole: float, stage: StageFacts, line: LineTime, kind: Kind) -> Finding | None:
-        error = sampling_error(line.samples, line.share_of_stage)
+        error = error_of(line)
         saves_high = min(kind.most * line.ms_per_step * (1 + error), stage.mean_ms)
         saves_high += COLD * min(line.ms_per_step, whole - line.ms_per_step)
         gain = Gain.of(whole, self.least(facts, line, kind) * line.ms_per_step * (1 - error), saves_high)
         if not worth(facts, line.ms_per_step):
             return None
         source = line.source.strip()
+        known = bool(source) or not line.measured  # of a trace's function the line that ran may not be known
         where = place(line.site, facts)
         ran = f" What ran there was {line.leaf}." if line.leaf else ""
-        function = f" in {line.site.function}()" if line.site.function not in ("", "<module>") else ""
+        function = f" in {line.site.function}()" if known and line.site.function not in ("", "<module>") else ""
+        at = "at this line" if known else f"in {line.site.function}()"
         between = "between the stages" if stage.name == "other" else f"within {stage.name}"
         return self.finding(
             title=(
@@ -88,13 +90,14 @@ class LineRule(Rule):
                 + (f": `{source}`" if source else "")
             ),
             why=(
-                f"The training thread was at this line{function} in {percent(line.share_of_stage)} of the "
-                f"samples of {stage.name}, {between}: {ms(line.ms_per_step)} a step.{ran}"
+                f"The training thread was {at}{function} in {percent(line.share_of_stage)} of the "
+                f"{'time' if line.measured else 'samples'} of {stage.name}, {between}: {ms(line.ms_per_step)} a step."
+                f"{ran}"
             ),
             evidence={
                 "line_ms": line.ms_per_step,
                 "line_share": line.ms_per_step / whole,
-                "samples": float(line.samples),
+                **({} if line.measured else {"samples": float(line.samples)}),
                 "step_ms": whole,
             },
             fix=Fix.at(

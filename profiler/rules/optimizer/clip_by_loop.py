@@ -65,7 +65,7 @@ class ClipByLoop(Rule):
         if took < 1.5 * tensors * CALL_US / 1000 or not worth(facts, (1 - LEFT[0]) * took):
             return None
         seen = sum(line.samples for line in lines)
-        if seen < self.samples.value:
+        if not all(line.measured for line in lines) and seen < self.samples.value:
             return self.abstain("too few samples of the lines that clip gradients were taken")
         error = sampling_error(seen, sum(line.share_of_stage for line in lines))
         line = min(lines, key=lambda line: (line.site.file, line.site.line))  # where the loop begins

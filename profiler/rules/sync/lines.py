@@ -7,7 +7,7 @@ from profiler.analysis.facts import Facts, LineTime
 from profiler.rules.base import Bottleneck, Fix, Gain, Outcome, Threshold
 from profiler.rules.device import THINNED, DeviceRule, PerStep, sampled
 from profiler.rules.evidence import worth
-from profiler.rules.lines import sampling_error
+from profiler.rules.lines import error_of
 from profiler.rules.phrases import ms, percent, place
 
 LOST_LEAD = 1.25  # what a wait costs with the lead that the host loses by it
@@ -149,7 +149,7 @@ class EmptyCache(_LineRule):
 
 def gain_of_line(facts: Facts, step: PerStep, line: LineTime, besides_ms: float = 0.0) -> Gain | None:
     """What a sampled line's end would save: not more than the device is idle; None where that is a trifle."""
-    error = sampling_error(line.samples, line.share_of_stage)
+    error = error_of(line)
     idle_ms = sum((step.idle_ms or {}).values())
     saves = min(line.ms_per_step + besides_ms, idle_ms)
     if not worth(facts, saves):

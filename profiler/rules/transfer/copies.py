@@ -75,7 +75,7 @@ class PageableMemory(DeviceRule):
             ),
             evidence=_evidence(copies, step, took),
             fix=Fix.at(
-                loader.site if loader and not pins else site_of(facts, None, TO_DEVICE),
+                loader.site if loader and not pins else site_of(facts, copies.site, TO_DEVICE),
                 "Pin the batches, and copy them without blocking.",
                 _PIN,
             ),
@@ -194,7 +194,11 @@ class NoOverlap(DeviceRule):
                 f"of its own the next batch would come while this one trains."
             ),
             evidence={"copies_ms": took, "alone_ms": alone, "step_ms": step.step_ms},
-            fix=Fix.at(site_of(facts, None, TO_DEVICE), "Copy the next batch on a stream of its own.", _PREFETCH),
+            fix=Fix.at(
+                site_of(facts, max(copies, key=lambda fact: fact.ms).site, TO_DEVICE),
+                "Copy the next batch on a stream of its own.",
+                _PREFETCH,
+            ),
             gain=Gain.of(step.step_ms, 0.6 * alone, alone),
             step_ms=step.step_ms,
         )

@@ -79,7 +79,7 @@ class MadeOnCpu(DeviceRule):
             ),
             evidence={"copies_per_step": count, "mean_bytes": mean_bytes, "step_ms": step.step_ms},
             fix=Fix.at(
-                line.site if line else None,
+                line.site if line else max(facts_of, key=lambda fact: fact.count).site,
                 "Make them on the device, constants once before the loop.",
                 "mask = torch.zeros(n, device=device)  # instead of torch.zeros(n).to(device)",
             ),
