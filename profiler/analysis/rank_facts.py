@@ -173,6 +173,15 @@ class Cause:
 
 
 @dataclass(frozen=True, slots=True)
+class AlsoLate:
+    """Another rank that comes late steadily, whether or not the latest one hides it."""
+
+    rank: int
+    late_ms: float  # after the typical rank, per step
+    cause: Cause | None  # the longest
+
+
+@dataclass(frozen=True, slots=True)
 class LateRank:
     """The rank, or the ranks of one host, that the others wait for."""
 
@@ -189,6 +198,10 @@ class LateRank:
     worker_part: str | None  # where it waits for data: "load", "preprocess" or "collate", whichever differs most
     host: str | None = None  # where all ranks of one host are late together: `rank` is then one of them
     host_ranks: int = 1
+    also: tuple[AlsoLate, ...] = ()  # latest first
+    also_count: int = 0  # of them, those left out of `also` counted too
+    alone_ms: float | None = None  # what the step would save if `rank`, or its host, came in time
+    saves_ms: float | None = None  # and if all that are named did
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +218,43 @@ class CollectiveRow:
     ms: float | None  # per call, on the rank that waits least: the transfer
     shortest_ms: float | None
     gigabytes_per_s: float | None  # algorithm bandwidth: bytes ÷ time of that rank
+
+
+@dataclass(frozen=True, slots=True)
+class LinkModel:
+    """What a transfer takes by this run's own collectives: `latency_ms` + bytes on the wire / `gigabytes_per_s`.
+
+    Errors are half widths of intervals that hold the true value 19 times in 20.
+    """
+
+    kind: str
+    backend: str
+    ranks: int  # of the group
+    latency_ms: float  # of a call, through all hops
+    latency_error_ms: float
+    gigabytes_per_s: float  # that each rank sends
+    gigabytes_error: float
+    smallest_bytes: float  # of the messages that it was measured with
+    largest_bytes: float
+    sizes: int
+
+    def transfer_ms(self, messages: float, total_bytes: float) -> float:
+        """What so many messages with so many bytes in all take."""
+        wire = total_bytes * wire_factor(self.kind, self.ranks)
+        return messages * self.latency_ms + wire / self.gigabytes_per_s / 1e6
+
+    def transfer_error_ms(self, messages: float, total_bytes: float) -> float:
+        """How far off that may be."""
+        wire = total_bytes * wire_factor(self.kind, self.ranks)
+        slowest = self.gigabytes_per_s - self.gigabytes_error
+        spent = wire / 1e6 / slowest - wire / 1e6 / self.gigabytes_per_s if slowest > 0 else float("inf")
+        return messages * self.latency_error_ms + spent
+
+
+def wire_factor(kind: str, ranks: int) -> float:
+    """Bytes that a rank of a ring sends for each byte of the message; where ranks gather, the message is the whole."""
+    once = (ranks - 1) / ranks if ranks > 1 else 0.0
+    return 2 * once if kind in ("all_reduce", "gradients (DDP)") else once
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,3 +308,4 @@ class RanksFacts:
     hang: Hang | None
     withheld: dict[str, str]  # what is not said → why
     notices: tuple[str, ...]
+    links: tuple[LinkModel, ...] = ()  # by kind; none where `withheld` has "link"

@@ -21,7 +21,7 @@ from profiler.analysis.rank_facts import (
     RanksFacts,
     Reduction,
 )
-from profiler.analysis.ranks import clocks, lateness
+from profiler.analysis.ranks import clocks, lateness, link
 from profiler.analysis.ranks.matched import Matched, match
 from profiler.record.vocabulary import COLLECTIVES, TOGETHER
 
@@ -51,6 +51,10 @@ def merge(ranks: Sequence[RankFacts]) -> RanksFacts | None:
         withheld["exposed communication"] = (
             "the device runs behind the host, whose clock tells when it waits, not for what"
         )
+    network_ms = wait.transfer_ms if wait else None
+    modelled = link.links(judged, network_ms)
+    if isinstance(modelled, str):
+        withheld["link"] = modelled
     waited = dict(zip((rank.rank for rank in judged), wait.by_rank_ms, strict=True)) if wait else {}
     rows = tuple(_row(rank, waited.get(rank.rank)) for rank in ranks)
     return RanksFacts(
@@ -63,7 +67,7 @@ def merge(ranks: Sequence[RankFacts]) -> RanksFacts | None:
         compared_steps=len(matched.index) if matched else 0,
         step_ms=_mean([rank.step_mean_ms for rank in judged]),
         exposed_ms=exposed,
-        network_ms=wait.transfer_ms if wait else None,
+        network_ms=network_ms,
         waiting_ms=wait.mean_ms if wait else None,
         hidden_ms=_mean([rank.reduction.hidden_ms if rank.reduction else None for rank in judged]),
         phases_ms=_phases([rank for rank in judged if not rank.asynchronous]),
@@ -78,6 +82,7 @@ def merge(ranks: Sequence[RankFacts]) -> RanksFacts | None:
         hang=_hang(ranks),
         withheld=withheld,
         notices=_notices(ranks, world_size, judged),
+        links=() if isinstance(modelled, str) else modelled,
     )
 
 
@@ -181,7 +186,8 @@ def _typical(ranks: Sequence[RankFacts], late: LateRank | None) -> int:
     table = np.array([[_stage_ms(rank, name) or 0.0 for name in names] for rank in ranks])
     distance = np.abs(table - np.median(table, axis=0)).sum(axis=1)
     if late is not None:
-        distance[[rank.rank == late.rank for rank in ranks]] = np.inf
+        named = {late.rank, *(each.rank for each in late.also)}
+        distance[[rank.rank in named for rank in ranks]] = np.inf
     slack = _TIE_SHARE * float(table.sum(axis=1).mean())
     return ranks[int(np.flatnonzero(distance <= distance.min() + slack)[0])].rank
 
