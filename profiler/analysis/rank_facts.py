@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from profiler.analysis.site import Site
 
 FORMAT = 1  # of a rank's facts as they lie on the disk
+Packed = bytes  # a column of numbers
 SPAN_CAUSES = ("checkpoint", "evaluation", "compile")
 
 
@@ -49,6 +50,9 @@ class Exchange:
     blocked_ms: float | None  # per call, mean, waiting for late ranks included; None: only issued
     shortest_ms: float | None  # the shortest call
     asynchronous: bool
+    every: int = 0  # of the calls' numbers that `times` holds: their multiples; 0: it holds none
+    times: Packed = b""  # little-endian 32-bit floats, ms blocked
+    members: tuple[int, ...] = ()  # of the group, where it is not all ranks'
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,8 +61,9 @@ class Link:
 def _link_of(summary: dict[str, Any]) -> Link | None:
     """The model of the link that a job's summary holds."""
     job = summary.get("ranks")
-    links = job.get("links") if isinstance(job, dict) else None
-    for each in links or []:
+    if not isinstance(job, dict):
+        return None
+    for each in job.get("links") or []:
         if each.get("kind") == "all_reduce" and float(each.get("gigabytes_per_s") or 0.0) > 0:
             buckets = (job.get("reduction") or {}).get("bucket_bytes") or ()
             rows = [row for row in job.get("collectives") or [] if row.get("kind") == "all_reduce"]

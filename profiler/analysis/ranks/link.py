@@ -1,13 +1,12 @@
 """What the link between ranks takes for a message of any size, from the run's own collectives.
 
-In:  `RankFacts` of the compared ranks, and the transfer per step that matched steps gave.
+In:  `RankFacts` of the compared ranks.
 Out: a `LinkModel` for each kind of collective, or why there is none.
 
-The shortest call of any rank began when all others had come already, so it holds no waiting. Of calls of several sizes
-a line t = a + b·x is fitted to those times, x being the bytes that a rank of a ring sends; errors are taken relative
-to the time, since times of small and of large messages vary in proportion, and a point far off the line counts less
-(Huber's weights). A transfer takes longer than the shortest on average: all are stretched by one factor, so that the
-calls of a step come to the transfer that the matched steps say, and half of what that adds goes into the error.
+Of a call that blocked each rank, the shortest of these times is what it took once all had come. The median over calls
+of one size is that size's time, and through the times of several sizes a line t = a + b·x is fitted, x being the bytes
+that a rank of a ring sends. Errors are taken relative to the time, since times of small and of large messages
+vary in proportion, and a point far off the line counts less (Huber's weights).
 """
 
 from __future__ import annotations
@@ -17,15 +16,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from profiler.analysis.rank_facts import LinkModel, RankFacts, Reduction, wire_factor
+from profiler.analysis.rank_facts import Exchange, LinkModel, RankFacts, Reduction, wire_factor
+from profiler.analysis.ranks.calls import transfers
 from profiler.analysis.ranks.matched import Floats
 from profiler.record.vocabulary import COLLECTIVES, TOGETHER, Communication
 
-_FEWEST_CALLS = 20  # of one size, before its shortest is believed
 _SPAN = 8.0  # largest message over smallest
 _WIDEST = 0.5  # error of the rate over the rate
-_LEAST_DOUBT = 0.03  # of a point's time, whatever the fit says
-_MOST_STRETCH = 3.0
+_LEAST_DOUBT = 0.05  # of a point's time, whatever the fit says
 _MOST_HIDDEN = 0.5  # of DDP's reduction: where more ran behind backward its time is no transfer's
 _HUBER = 1.345
 _ROUNDS = 20
@@ -38,12 +36,11 @@ _GRADIENTS = COLLECTIVES[Communication.GRADIENTS]
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Messages of one size: the shortest time over all ranks, and how many a step."""
+    """Messages of one size, and what one of them takes."""
 
     bytes: float
     ms: float
-    calls: float
-    doubt: float  # share of the time
+    doubt: float  # standard error, as a share of the time
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +53,14 @@ class Line:
     per_byte_error: float
 
 
-def links(ranks: Sequence[RankFacts], transfer_ms: float | None) -> tuple[LinkModel, ...] | str:
+def links(ranks: Sequence[RankFacts]) -> tuple[LinkModel, ...] | str:
     """A model for each kind that shows one; the reason of the kind with most sizes where none does."""
-    if transfer_ms is None:
-        return "transfer could not be told from waiting"
     by_key = _points(ranks)
     if not by_key:
-        return "no collective of all ranks blocked its caller often enough to be timed"
-    stretch = _stretch(by_key, ranks, transfer_ms)
-    if stretch > _MOST_STRETCH:
-        return f"the link is unsteady: a typical transfer takes {stretch:.1f} times what the shortest takes"
+        return "no collective of all ranks blocked its callers often enough to be timed"
     found, reasons = [], []
     for (kind, backend, size), points in sorted(by_key.items(), key=lambda item: -len(item[1])):
-        model = _model(kind, backend, size, points, stretch)
+        model = _model(kind, backend, size, points)
         if isinstance(model, LinkModel):
             found.append(model)
         else:
@@ -78,24 +70,33 @@ def links(ranks: Sequence[RankFacts], transfer_ms: float | None) -> tuple[LinkMo
 
 def _points(ranks: Sequence[RankFacts]) -> dict[tuple[str, str, int], list[Point]]:
     """Sizes of messages by kind, backend and size of the group; groups of all ranks only."""
-    seen: dict[tuple[str, str, int], dict[int, list[tuple[float, float, float]]]] = {}
+    seen: dict[tuple[str, str, int], dict[tuple[int, str | None], list[Exchange]]] = {}
     for rank in ranks:
         for each in rank.exchanges:
-            usable = each.kind in _KINDS and not each.asynchronous and each.shortest_ms and each.bytes > 0
-            if usable and each.group_size == rank.world_size and each.calls * rank.steps >= _FEWEST_CALLS:
+            if each.kind in _KINDS and each.bytes > 0 and each.group_size == rank.world_size:
                 sizes = seen.setdefault((each.kind, each.backend, each.group_size), {})
-                held = sizes.setdefault(int(each.bytes).bit_length(), [])
-                held.append((each.bytes, each.shortest_ms or 0.0, each.calls))
-    found = {}
+                sizes.setdefault((int(each.bytes).bit_length(), each.dtype), []).append(each)
+    found: dict[tuple[str, str, int], list[Point]] = {}
     for key, sizes in seen.items():
-        found[key] = [
-            Point(float(table[:, 0].mean()), float(table[:, 1].min()), float(table[:, 2].mean()), 0.0)
-            for table in map(np.array, sizes.values())
-        ]
+        points = [_point(exchanges) for exchanges in sizes.values() if len(exchanges) == len(ranks)]
+        if any(points):
+            found[key] = [point for point in points if point is not None]
     reduced = _reduced(ranks)
-    if reduced is not None and ranks:
+    if reduced is not None:
         found.setdefault((_ALL_REDUCE, ranks[0].backend, ranks[0].world_size), []).append(reduced)
     return found
+
+
+def _point(exchanges: Sequence[Exchange]) -> Point | None:
+    """The median transfer of one size, and how sure it is."""
+    taken = transfers(exchanges)
+    if taken is None:
+        return None
+    middle = float(np.median(taken))
+    spread = 1.4826 * float(np.median(np.abs(taken - middle)))
+    error = 1.2533 * spread / np.sqrt(len(taken))
+    size = float(np.mean([each.bytes for each in exchanges]))
+    return Point(size, middle, error / middle) if middle > 0 else None
 
 
 def _reduced(ranks: Sequence[RankFacts]) -> Point | None:
@@ -106,7 +107,7 @@ def _reduced(ranks: Sequence[RankFacts]) -> Point | None:
     one = min(usable, key=lambda each: each.total_ms or 0.0)
     count = max(len(one.bucket_bytes), 1)
     hidden = (one.hidden_ms or 0.0) / (one.total_ms or 1.0)
-    return Point(one.parameter_bytes / count, (one.total_ms or 0.0) / count, 0.0, hidden)
+    return Point(one.parameter_bytes / count, (one.total_ms or 0.0) / count, hidden)
 
 
 def _is_transfer(reduction: Reduction) -> bool:
@@ -114,42 +115,23 @@ def _is_transfer(reduction: Reduction) -> bool:
     return bool(total) and hidden is not None and hidden <= _MOST_HIDDEN * (total or 0.0) and not reduction.comm_hook
 
 
-def _stretch(by_key: dict[tuple[str, str, int], list[Point]], ranks: Sequence[RankFacts], transfer_ms: float) -> float:
-    """How many times the shortest a typical transfer takes; 1 where DDP's part of the transfer can't be taken off."""
-    if any(rank.calls.get(_GRADIENTS) for rank in ranks):
-        return 1.0
-    shortest = sum(point.calls * point.ms for points in by_key.values() for point in points)
-    calls = sum(point.calls for points in by_key.values() for point in points)
-    counted = float(np.mean([sum(rank.calls.get(kind, 0.0) for kind in _KINDS) for rank in ranks]))
-    if shortest <= 0 or calls < 0.9 * counted:  # others are in the transfer, and not among the points
-        return 1.0
-    return max(1.0, transfer_ms / shortest)
-
-
-def _model(kind: str, backend: str, size: int, points: Sequence[Point], stretch: float) -> LinkModel | str:
+def _model(kind: str, backend: str, size: int, points: Sequence[Point]) -> LinkModel | str:
     smallest, largest = min(point.bytes for point in points), max(point.bytes for point in points)
     if largest < _SPAN * smallest:
         return "messages of one size only, or nearly: latency and rate can't be told apart"
-    factor = wire_factor(kind, size)
-    wire = np.array([point.bytes for point in points]) * factor
-    times = np.array([point.ms for point in points])
-    line = fit(wire, times, np.array([point.doubt for point in points]))
+    wire = np.array([point.bytes for point in points]) * wire_factor(kind, size)
+    line = fit(wire, np.array([point.ms for point in points]), np.array([point.doubt for point in points]))
     if line is None or line.per_byte_error > _WIDEST * line.per_byte:
         return "the times of messages do not grow with their size clearly enough to tell a rate"
-    half = (stretch - 1) / 2
-    slope, latency = line.per_byte * stretch, line.latency * stretch
-    share = float(np.hypot(line.per_byte_error / line.per_byte, half / stretch))
-    if share > _WIDEST:
-        return f"the link is unsteady: a typical transfer takes {stretch:.1f} times what the shortest takes"
-    rate = 1 / slope / 1e6
+    rate = 1 / line.per_byte / 1e6
     return LinkModel(
         kind=kind,
         backend=backend,
         ranks=size,
-        latency_ms=latency,
-        latency_error_ms=float(np.hypot(line.latency_error * stretch, line.latency * half)),
+        latency_ms=line.latency,
+        latency_error_ms=line.latency_error,
         gigabytes_per_s=rate,
-        gigabytes_error=rate * share,
+        gigabytes_error=rate * line.per_byte_error / line.per_byte,
         smallest_bytes=smallest,
         largest_bytes=largest,
         sizes=len(points),

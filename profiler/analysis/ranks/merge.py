@@ -22,6 +22,7 @@ from profiler.analysis.rank_facts import (
     Reduction,
 )
 from profiler.analysis.ranks import clocks, lateness, link
+from profiler.analysis.ranks.calls import transfers
 from profiler.analysis.ranks.matched import Matched, match
 from profiler.record.vocabulary import COLLECTIVES, TOGETHER
 
@@ -52,7 +53,7 @@ def merge(ranks: Sequence[RankFacts]) -> RanksFacts | None:
             "the device runs behind the host, whose clock tells when it waits, not for what"
         )
     network_ms = wait.transfer_ms if wait else None
-    modelled = link.links(judged, network_ms)
+    modelled = link.links(judged)
     if isinstance(modelled, str):
         withheld["link"] = modelled
     waited = dict(zip((rank.rank for rank in judged), wait.by_rank_ms, strict=True)) if wait else {}
@@ -215,16 +216,19 @@ def _collectives(judged: Sequence[RankFacts]) -> tuple[CollectiveRow, ...]:
         for exchange in rank.exchanges:
             key = (exchange.kind, exchange.group, exchange.dtype, int(exchange.bytes).bit_length())
             by_key.setdefault(key, []).append(exchange)
-    rows = [_collective(found) for found in by_key.values()] + _reductions(judged)
+    rows = [_collective(found, len(judged)) for found in by_key.values()] + _reductions(judged)
     rows.sort(key=lambda row: -row.calls * (row.ms or 0.0))
     return tuple(rows[:_MOST_ROWS])
 
 
-def _collective(found: Sequence[Exchange]) -> CollectiveRow:
+def _collective(found: Sequence[Exchange], ranks: int) -> CollectiveRow:
     size = float(np.mean([exchange.bytes for exchange in found]))
     times = [exchange.blocked_ms for exchange in found if exchange.blocked_ms is not None]
     shortest = [exchange.shortest_ms for exchange in found if exchange.shortest_ms is not None]
     ms = min(times) if times and not found[0].asynchronous else None
+    single = transfers(found) if ms is not None and found[0].kind in _TOGETHER and len(found) == ranks else None
+    if single is not None and ms is not None:
+        ms = min(ms, float(single.mean()))
     return CollectiveRow(
         kind=found[0].kind,
         group=found[0].group,
