@@ -92,6 +92,34 @@ class LastSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class FlightEntry:
+    """A collective as torch's flight recorder kept it."""
+
+    group: str
+    description: str  # of the group
+    sequence: int  # of collectives within the group
+    operation: str
+    sizes: str  # "[4, 3] float32" in, and out where that differs
+    input_sizes: tuple[tuple[int, ...], ...]
+    output_sizes: tuple[tuple[int, ...], ...]
+    types: tuple[str, ...]
+    done: bool
+    started: bool
+    created_unix_s: float
+    site: Site | None  # of the user's
+
+
+@dataclass(frozen=True, slots=True)
+class FlightRecord:
+    """What one rank issued last, oldest first."""
+
+    version: str
+    groups: dict[str, tuple[int, ...]]
+    entries: tuple[FlightEntry, ...]
+    written_unix_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Series:
     """Steps in detail: the same numbers on each rank, so that they can be laid side by side.
 
@@ -148,6 +176,7 @@ class RankFacts:
     series: Series
     asynchronous: bool = False  # its device runs behind the host
     device_times: bool = False  # and stages are timed on the device's own clock
+    flight: FlightRecord | None = None
 
 
 # the job
@@ -282,6 +311,22 @@ class Hang:
     for_s: float
     sites: dict[str, Site]  # where each rank stood, by its number (as text, for JSON)
     doing: dict[str, str]
+    unknown: tuple[int, ...] = ()  # of the group, without a dump and without a record
+    group: str = ""  # by the flight recorder, as is what follows
+    sequence: int | None = None  # of the collective in its group
+    sizes: str = ""
+    recorder: bool = False  # the flight recorder says so
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """The same collective of a group, for which ranks called different things."""
+
+    group: str
+    sequence: int
+    what: str  # "operation", "size" or "type"
+    calls: dict[str, tuple[int, ...]]  # what was called → by which ranks, most ranks first
+    sites: dict[str, Site]  # by rank
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,3 +358,5 @@ class RanksFacts:
     withheld: dict[str, str]  # what is not said → why
     notices: tuple[str, ...]
     links: tuple[LinkModel, ...] = ()  # by kind; none where `withheld` has "link"
+    mismatch: Mismatch | None = None  # the first, by the flight recorder
+    dumped: tuple[int, ...] = ()  # ranks whose flight recorder was read

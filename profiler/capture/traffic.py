@@ -26,6 +26,7 @@ _NOTE_EVERY = 256  # steps, at most
 _MOST_ROWS = 512
 _MOST_RANKS = 64  # of a group, in its note
 _MOST_TIMES = 64  # of a row
+_DUMP_VARIABLES = ("TORCH_FR_DUMP_TEMP_FILE", "TORCH_NCCL_DEBUG_INFO_TEMP_FILE")
 
 
 class Traffic:
@@ -139,7 +140,16 @@ def note_rank(session: Session) -> None:
         backend=str(distributed.get_backend()),
         host=socket.gethostname(),
         boot_id=_boot_id(),
+        flight_recorder=_dump_prefixes(),
     )
+
+
+def _dump_prefixes() -> list[str]:
+    """Where torch's flight recorder writes when a collective times out: the rank's number follows."""
+    given = [os.environ[name] for name in _DUMP_VARIABLES if os.environ.get(name)]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    usual = [str(cache / "torch" / "comm_lib_trace_rank_"), "/tmp/nccl_trace_rank_"]
+    return [str(Path(prefix).absolute()) for prefix in given or usual]
 
 
 def _boot_id() -> str | None:

@@ -28,6 +28,7 @@ from profiler.analysis.rank_facts import (
     Reduction,
     Series,
 )
+from profiler.analysis.ranks import flight
 from profiler.analysis.ranks.last_seen import last_seen
 from profiler.record.reader import of_kind
 from profiler.record.vocabulary import COLLECTIVES, STAGE_ORDER
@@ -84,6 +85,12 @@ def rank_facts(
         series=series(measured) if measured is not None else Series(),
         asynchronous=facts.machine.asynchronous,
         device_times=facts.machine.device_times,
+        flight=flight.find(
+            tuple(map(str, joined.get("flight_recorder") or ())),
+            process_dir.parents[1],
+            rank,
+            facts.run.started_unix_s,
+        ),
     )
 
 

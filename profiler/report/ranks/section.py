@@ -100,7 +100,7 @@ def ranks_section(facts: Facts) -> RanksSection | None:
     other = ranks.late.rank if ranks.late else ranks.slowest
     return RanksSection(
         sentences=sentences(ranks),
-        alarm=alarm(ranks),
+        alarm=" ".join(filter(None, (alarm(ranks), mismatched(ranks, facts.root)))),
         stands=_stands(ranks, facts.root),
         figures=_figures(ranks),
         columns=("step", *(wording.label(name) for name in names), "waits for others"),
@@ -175,7 +175,29 @@ def alarm(ranks: RanksFacts) -> str:
     text += f" for {wording.seconds(hang.for_s)}" if hang.for_s >= 0.1 else ""
     if hang.absent:
         text += f", to which {_listed(hang.absent)} did not come"
-    return text + " when the record ended."
+    text += " when the record ended."
+    if hang.recorder:
+        text += f" It is number {hang.sequence} of the group {hang.group}"
+        text += f" ({hang.sizes})" if hang.sizes else ""
+        text += ", by torch's flight recorder"
+        text += f"; {_listed(hang.unknown)} left no dump." if hang.unknown else "."
+        if not hang.absent and not hang.unknown:
+            text += " All of its ranks came: what stands still is the transfer itself, or a mismatch."
+    return text
+
+
+def mismatched(ranks: RanksFacts, root: str) -> str:
+    """What ranks called that does not fit together; "" where all do."""
+    found = ranks.mismatch
+    if found is None:
+        return ""
+    said = []
+    for text, which in found.calls.items():
+        site = next((found.sites[str(rank)] for rank in which if str(rank) in found.sites), None)
+        said.append(f"{_listed(which)} called {text}{f' at {wording.place(site, root)}' if site else ''}")
+    return (
+        f"Collective number {found.sequence} of the group {found.group} differs in its {found.what}: {'; '.join(said)}."
+    )
 
 
 def _links(ranks: RanksFacts) -> tuple[str, ...]:
@@ -201,7 +223,7 @@ def _stands(ranks: RanksFacts, root: str) -> tuple[Stand, ...]:
     hang = ranks.hang
     if hang is None:
         return ()
-    numbers = sorted({*map(int, hang.doing), *hang.absent})
+    numbers = sorted({*map(int, hang.doing), *hang.absent}, key=lambda rank: (rank in hang.arrived, rank))
     return tuple(
         Stand(
             str(number),
