@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import accuracy, ending, gains, overhead, ranks, startup, traces
+from benchmarks import accuracy, ending, gains, many_ranks, overhead, ranks, startup, traces
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 
@@ -61,6 +61,23 @@ def ranks_table() -> str:
         "As above, *hooks*, on a rank that is alone in its group: what a rank pays beyond a lone process is the "
         "difference of the rows. Must: 15 µs.",
         ("loop", "step", "recording adds", "control"),
+        rows,
+    )
+
+
+def many_ranks_table() -> str:
+    """Merging and reporting jobs of very many ranks."""
+    rows = [
+        f"| {job.ranks:,} | {job.seconds:.1f} s | {job.cpu_s:.1f} s | {job.rss_mb:,.0f} MB | {job.page_mb:.2f} MB | "
+        f"{job.found} of {job.planted} | {job.clock_error_ms:.1f} ms |"
+        for job in many_ranks.run()
+    ]
+    return _table(
+        "many_ranks",
+        "Jobs of very many ranks",
+        "Facts of ranks from a simulation, on hosts of eight ranks whose clocks differ by seconds and drift; one "
+        "`prof merge` of two folders, report included. Must, at 1,024 ranks: 10 s and 1 GB, a page of 3 MB.",
+        ("ranks", "seconds", "of them CPU", "resident memory", "page", "late ranks found", "clocks told within"),
         rows,
     )
 
@@ -158,6 +175,7 @@ def traces_table() -> str:
 PARTS: dict[str, Callable[[], str]] = {
     "overhead": overhead_table,
     "ranks": ranks_table,
+    "many_ranks": many_ranks_table,
     "accuracy": accuracy_table,
     "startup": startup_table,
     "ending": ending_table,

@@ -58,8 +58,8 @@ class Training:
         return int(self.directory.name)
 
 
-def read_facts(run_dir: Path, rank: int | None = None) -> Facts:
-    """The facts of a run; of a job those of its typical rank, or of `rank`.
+def read_facts(run_dir: Path, rank: int | None = None, dumps: Path | None = None) -> Facts:
+    """The facts of a run; of a job those of its typical rank, or of `rank`, with the flight recorder's `dumps`.
 
     Raises ProfError, in one sentence, when the folder holds nothing that can be read.
     """
@@ -73,11 +73,12 @@ def read_facts(run_dir: Path, rank: int | None = None) -> Facts:
     job = None
     if is_job(directories):
         reduce_ahead(run_dir, directories)
-        job = read_job(directories, _reader(run_dir, run_json or {}, processes), rank)
+        job = read_job(directories, _reader(run_dir, run_json or {}, processes), rank, dumps)
     if job is not None:
         return job
-    if rank:
-        raise ProfError(f"{run_dir} is no job of several ranks: leave --rank out.")
+    if rank or dumps is not None:
+        option = "--rank" if rank else "--flight-recorder"
+        raise ProfError(f"{run_dir} is no job of several ranks: leave {option} out.")
     trainings = [_read_training(directory, processes) for directory in directories]
     return _facts(run_dir, run_json or {}, processes, trainings, linecache.getline)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from profiler.analysis.site import Site
 
 FORMAT = 1  # of a rank's facts as they lie on the disk
+Packed = bytes  # a column of numbers
 SPAN_CAUSES = ("checkpoint", "evaluation", "compile")
 
 
@@ -49,6 +50,9 @@ class Exchange:
     blocked_ms: float | None  # per call, mean, waiting for late ranks included; None: only issued
     shortest_ms: float | None  # the shortest call
     asynchronous: bool
+    every: int = 0  # of the calls' numbers that `times` holds: their multiples; 0: it holds none
+    times: Packed = b""  # little-endian 32-bit floats, ms blocked
+    members: tuple[int, ...] = ()  # of the group, where it is not all ranks'
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,34 @@ class LastSeen:
     for_s: float  # between its beginning and the last sign of life
     unix_s: float  # of the last sign of life
     site: Site | None
+
+
+@dataclass(frozen=True, slots=True)
+class FlightEntry:
+    """A collective as torch's flight recorder kept it."""
+
+    group: str
+    description: str  # of the group
+    sequence: int  # of collectives within the group
+    operation: str
+    sizes: str  # "[4, 3] float32" in, and out where that differs
+    input_sizes: tuple[tuple[int, ...], ...]
+    output_sizes: tuple[tuple[int, ...], ...]
+    types: tuple[str, ...]
+    done: bool
+    started: bool
+    created_unix_s: float
+    site: Site | None  # of the user's
+
+
+@dataclass(frozen=True, slots=True)
+class FlightRecord:
+    """What one rank issued last, oldest first."""
+
+    version: str
+    groups: dict[str, tuple[int, ...]]
+    entries: tuple[FlightEntry, ...]
+    written_unix_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +176,7 @@ class RankFacts:
     series: Series
     asynchronous: bool = False  # its device runs behind the host
     device_times: bool = False  # and stages are timed on the device's own clock
+    flight: FlightRecord | None = None
 
 
 # the job
@@ -173,6 +206,15 @@ class Cause:
 
 
 @dataclass(frozen=True, slots=True)
+class AlsoLate:
+    """Another rank that comes late steadily, whether or not the latest one hides it."""
+
+    rank: int
+    late_ms: float  # after the typical rank, per step
+    cause: Cause | None  # the longest
+
+
+@dataclass(frozen=True, slots=True)
 class LateRank:
     """The rank, or the ranks of one host, that the others wait for."""
 
@@ -189,6 +231,10 @@ class LateRank:
     worker_part: str | None  # where it waits for data: "load", "preprocess" or "collate", whichever differs most
     host: str | None = None  # where all ranks of one host are late together: `rank` is then one of them
     host_ranks: int = 1
+    also: tuple[AlsoLate, ...] = ()  # latest first
+    also_count: int = 0  # of them, those left out of `also` counted too
+    alone_ms: float | None = None  # what the step would save if `rank`, or its host, came in time
+    saves_ms: float | None = None  # and if all that are named did
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +251,43 @@ class CollectiveRow:
     ms: float | None  # per call, on the rank that waits least: the transfer
     shortest_ms: float | None
     gigabytes_per_s: float | None  # algorithm bandwidth: bytes ÷ time of that rank
+
+
+@dataclass(frozen=True, slots=True)
+class LinkModel:
+    """What a transfer takes by this run's own collectives: `latency_ms` + bytes on the wire / `gigabytes_per_s`.
+
+    Errors are half widths of intervals that hold the true value 19 times in 20.
+    """
+
+    kind: str
+    backend: str
+    ranks: int  # of the group
+    latency_ms: float  # of a call, through all hops
+    latency_error_ms: float
+    gigabytes_per_s: float  # that each rank sends
+    gigabytes_error: float
+    smallest_bytes: float  # of the messages that it was measured with
+    largest_bytes: float
+    sizes: int
+
+    def transfer_ms(self, messages: float, total_bytes: float) -> float:
+        """What so many messages with so many bytes in all take."""
+        wire = total_bytes * wire_factor(self.kind, self.ranks)
+        return messages * self.latency_ms + wire / self.gigabytes_per_s / 1e6
+
+    def transfer_error_ms(self, messages: float, total_bytes: float) -> float:
+        """How far off that may be."""
+        wire = total_bytes * wire_factor(self.kind, self.ranks)
+        slowest = self.gigabytes_per_s - self.gigabytes_error
+        spent = wire / 1e6 / slowest - wire / 1e6 / self.gigabytes_per_s if slowest > 0 else float("inf")
+        return messages * self.latency_error_ms + spent
+
+
+def wire_factor(kind: str, ranks: int) -> float:
+    """Bytes that a rank of a ring sends for each byte of the message; where ranks gather, the message is the whole."""
+    once = (ranks - 1) / ranks if ranks > 1 else 0.0
+    return 2 * once if kind in ("all_reduce", "gradients (DDP)") else once
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +311,22 @@ class Hang:
     for_s: float
     sites: dict[str, Site]  # where each rank stood, by its number (as text, for JSON)
     doing: dict[str, str]
+    unknown: tuple[int, ...] = ()  # of the group, without a dump and without a record
+    group: str = ""  # by the flight recorder, as is what follows
+    sequence: int | None = None  # of the collective in its group
+    sizes: str = ""
+    recorder: bool = False  # the flight recorder says so
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """The same collective of a group, for which ranks called different things."""
+
+    group: str
+    sequence: int
+    what: str  # "operation", "size" or "type"
+    calls: dict[str, tuple[int, ...]]  # what was called → by which ranks, most ranks first
+    sites: dict[str, Site]  # by rank
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,3 +357,6 @@ class RanksFacts:
     hang: Hang | None
     withheld: dict[str, str]  # what is not said → why
     notices: tuple[str, ...]
+    links: tuple[LinkModel, ...] = ()  # by kind; none where `withheld` has "link"
+    mismatch: Mismatch | None = None  # the first, by the flight recorder
+    dumped: tuple[int, ...] = ()  # ranks whose flight recorder was read

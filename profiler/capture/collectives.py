@@ -18,7 +18,7 @@ from torch import distributed
 
 from ..record.vocabulary import COLLECTIVES, Communication, Flag, Kind, Name, code
 from .session import Session
-from .traffic import ASYNCHRONOUS, BLOCKED, BYTES, CALLS, SHORTEST, Row, Traffic
+from .traffic import ASYNCHRONOUS, BLOCKED, BYTES, CALLS, Traffic, took
 
 _is_compiling = torch.compiler.is_compiling
 _ANY = code(Kind.PUSH, Name.COMMUNICATION)
@@ -145,18 +145,12 @@ def timed_collective(session: Session, traffic: Traffic, original: Any, kind: in
                 if len(pending) < _MOST_PENDING:
                     pending[id(result)] = (push, pop, row)
             else:
-                _took(row, ended_ns - began_ns)
+                took(row, ended_ns - began_ns)
         except Exception as error:
             session.fail(word, error)
         return result
 
     return collective
-
-
-def _took(row: Row, took_ns: int) -> None:
-    row[BLOCKED] += took_ns
-    if took_ns < row[SHORTEST]:
-        row[SHORTEST] = took_ns
 
 
 def _timed_wait(session: Session, traffic: Traffic, original: Any) -> Callable[..., Any]:

@@ -1,6 +1,8 @@
 """What was sent: counted in memory by kind, group, type and size of message, and noted now and then.
 
-A row is a list, `[calls, bytes, blocked ns, shortest ns, asynchronous calls]`: the training thread adds to it.
+A row is a list, `[calls, bytes, blocked ns, shortest ns, asynchronous calls, times, every]`: the training thread adds
+to it. `times` are the blocked ns of calls whose numbers are multiples of `every`, which doubles when they have become
+too many: ranks that made the same calls have kept the same ones, so that they can be laid side by side.
 """
 
 from __future__ import annotations
@@ -16,13 +18,15 @@ from torch import distributed
 from ..record.vocabulary import COLLECTIVES
 from .session import Session
 
-Row = list[int]
-CALLS, BYTES, BLOCKED, SHORTEST, ASYNCHRONOUS = range(5)
+Row = list[Any]
+CALLS, BYTES, BLOCKED, SHORTEST, ASYNCHRONOUS, TIMES, EVERY = range(7)
 UNKNOWN_NS = 1 << 62
 _FIRST_NOTE = 4
 _NOTE_EVERY = 256  # steps, at most
 _MOST_ROWS = 512
 _MOST_RANKS = 64  # of a group, in its note
+_MOST_TIMES = 64  # of a row
+_DUMP_VARIABLES = ("TORCH_FR_DUMP_TEMP_FILE", "TORCH_NCCL_DEBUG_INFO_TEMP_FILE")
 
 
 class Traffic:
@@ -35,14 +39,15 @@ class Traffic:
         self.pending: dict[int, tuple[int, int, Row]] = {}  # identity of a Work → PUSH, POP, its row
         self._groups: dict[int, int] = {}
         session.on_step(self._note_now_and_then, first=_FIRST_NOTE)
-        session.on_end(self.note)
+        self._next_times = 0  # step from which a note holds single times, too
+        session.on_end(self._note_all)
 
     def row(self, kind: int, group: int, dtype: Any, size_bytes: int) -> Row:
         """The row of a message. Sizes are parted by powers of two."""
         key = (kind, group, dtype, size_bytes.bit_length())
         row = self.rows.get(key)
         if row is None:
-            row = [0, 0, 0, UNKNOWN_NS, 0]
+            row = [0, 0, 0, UNKNOWN_NS, 0, [], 1]
             if len(self.rows) < _MOST_ROWS:
                 self.rows[key] = row
         return row
@@ -74,12 +79,18 @@ class Traffic:
         )
 
     def _note_now_and_then(self) -> int:
-        self.note()
         steps = self.session.steps
+        times = steps >= self._next_times
+        if times:
+            self._next_times = 2 * steps
+        self.note(times)
         return steps + min(3 * steps, _NOTE_EVERY)
 
-    def note(self) -> None:
-        """Write all counts; a later note replaces an earlier one."""
+    def _note_all(self) -> None:
+        self.note(times=True)
+
+    def note(self, times: bool = False) -> None:
+        """Write all counts, and times of single calls if asked; a later note replaces an earlier one."""
         if self.rows:
             self.session.note(
                 "traffic",
@@ -94,10 +105,24 @@ class Traffic:
                         "blocked_ns": row[BLOCKED],
                         "shortest_ns": row[SHORTEST] if row[SHORTEST] < UNKNOWN_NS else None,
                         "asynchronous": row[ASYNCHRONOUS],
+                        **({"every": row[EVERY], "times_ns": row[TIMES]} if times and row[TIMES] else {}),
                     }
                     for (kind, group, dtype, _), row in self.rows.items()
                 ],
             )
+
+
+def took(row: Row, took_ns: int) -> None:
+    """Count a call that blocked for so long, after it was counted itself."""
+    row[BLOCKED] += took_ns
+    if took_ns < row[SHORTEST]:
+        row[SHORTEST] = took_ns
+    if not row[CALLS] % row[EVERY]:
+        times = row[TIMES]
+        times.append(took_ns)
+        if len(times) == _MOST_TIMES:
+            row[TIMES] = times[1::2]
+            row[EVERY] *= 2
 
 
 def _dtype(dtype: Any) -> str | None:
@@ -115,7 +140,16 @@ def note_rank(session: Session) -> None:
         backend=str(distributed.get_backend()),
         host=socket.gethostname(),
         boot_id=_boot_id(),
+        flight_recorder=_dump_prefixes(),
     )
+
+
+def _dump_prefixes() -> list[str]:
+    """Where torch's flight recorder writes when a collective times out: the rank's number follows."""
+    given = [os.environ[name] for name in _DUMP_VARIABLES if os.environ.get(name)]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    usual = [str(cache / "torch" / "comm_lib_trace_rank_"), "/tmp/nccl_trace_rank_"]
+    return [str(Path(prefix).absolute()) for prefix in given or usual]
 
 
 def _boot_id() -> str | None:

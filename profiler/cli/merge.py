@@ -10,8 +10,14 @@ import click
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="DIR...")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the merged run.")
+@click.option(
+    "--flight-recorder",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    metavar="DIR",
+    help="Dumps of torch's flight recorder, where they are not found by themselves.",
+)
 @click.option("--quiet", is_flag=True, help="Write the files and print nothing.")
-def command(runs: tuple[str, ...], output: Path | None, quiet: bool) -> None:
+def command(runs: tuple[str, ...], output: Path | None, flight_recorder: Path | None, quiet: bool) -> None:
     """Bring the run folders of a job's hosts together, and report on all ranks.
 
     Only what each rank was reduced to is taken over: some kilobytes a rank. A folder whose ranks were not reduced
@@ -28,7 +34,7 @@ def command(runs: tuple[str, ...], output: Path | None, quiet: bool) -> None:
     base = Path(load_config(Path.cwd()).output)
     folders = [find_run(run, base) for run in runs]
     merged = merge_runs(folders, output or base / f"{folders[0].name}-merged")
-    report = make_report(merged)
+    report = make_report(merged, dumps=flight_recorder)
     if not quiet:
         from rich.console import Console
 

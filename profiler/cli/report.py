@@ -17,13 +17,25 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON instead.")
 @click.option("--rank", type=click.IntRange(min=0), help="Report on one rank of a job, into that rank's folder.")
 @click.option(
+    "--flight-recorder",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    metavar="DIR",
+    help="Dumps of torch's flight recorder, where they are not found by themselves.",
+)
+@click.option(
     "--export",
     type=(click.Choice(["perfetto", "chrome"]), click.Path(path_type=Path, dir_okay=False)),
     metavar="perfetto|chrome FILE",
     help="Write a typical and a slow step for a trace viewer.",
 )
 def command(
-    run: str, open_it: bool, quiet: bool, as_json: bool, rank: int | None, export: tuple[str, Path] | None
+    run: str,
+    open_it: bool,
+    quiet: bool,
+    as_json: bool,
+    rank: int | None,
+    flight_recorder: Path | None,
+    export: tuple[str, Path] | None,
 ) -> None:
     """Render a recorded run again.
 
@@ -33,6 +45,7 @@ def command(
     prof report my-run --open
     prof report my-run --json | jq .verdict
     prof report my-run --rank 3
+    prof report my-run --flight-recorder dumps/
     prof report my-run --export perfetto steps.json
     """
     from profiler.config import load_config
@@ -49,7 +62,7 @@ def command(
 
         with contextlib.suppress(OSError):  # the report fails on that itself
             note_peak(run_dir, config.peak_tflops, measure=False)
-    report = make_report(run_dir, rank=rank)
+    report = make_report(run_dir, rank=rank, dumps=flight_recorder)
     if export is not None:
         from profiler.report.export.chrome import export_steps
 

@@ -277,9 +277,16 @@ def _rescaled(model: Model, calibration: Calibration) -> Model:
 
 
 def _communication_ms(run: Run, ranks: int, parameters: float, device: Device | None) -> float:
-    """Exposed communication: scaled by the ring's 2(n−1)/n; from one rank, the network's rate with nothing hidden."""
+    """Exposed communication: scaled as a ring of the run's own latency and rate, or where it shows none by 2(n−1)/n.
+
+    From one rank, the network's rate with nothing hidden.
+    """
     if ranks <= 1:
         return 0.0
+    if run.ranks > 1 and run.link is not None and run.trainable:
+        gradients = run.trainable * 4.0
+        before = run.link.ring_ms(run.ranks, run.ranks, gradients)
+        return run.communication_ms * run.link.ring_ms(ranks, run.ranks, gradients * parameters) / before
     if run.ranks > 1:
         return run.communication_ms * parameters * ((ranks - 1) / ranks) / ((run.ranks - 1) / run.ranks)
     from profiler.planner.timing import LINK_EFFICIENCY

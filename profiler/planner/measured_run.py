@@ -40,6 +40,36 @@ class Run:
     parameter_bytes: float | None
     categories: dict[str, float]
     optimizer: str | None
+    link: Link | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What the run's own all-reduces took: `latency_ms` a call, and the rate of what each rank sends."""
+
+    latency_ms: float
+    gigabytes_per_s: float
+    messages: float  # a step that carry the gradients
+
+    def ring_ms(self, ranks: int, measured_ranks: int, total_bytes: float) -> float:
+        """A ring of so many: its hops grow with the ranks, and the bytes that each sends by 2(n-1)/n."""
+        hops = (ranks - 1) / max(measured_ranks - 1, 1)
+        sent = 2 * (ranks - 1) / ranks * total_bytes
+        return self.messages * self.latency_ms * hops + sent / self.gigabytes_per_s / 1e6
+
+
+def _link_of(summary: dict[str, Any]) -> Link | None:
+    """The model of the link that a job's summary holds."""
+    job = summary.get("ranks")
+    if not isinstance(job, dict):
+        return None
+    for each in job.get("links") or []:
+        if each.get("kind") == "all_reduce" and float(each.get("gigabytes_per_s") or 0.0) > 0:
+            buckets = (job.get("reduction") or {}).get("bucket_bytes") or ()
+            rows = [row for row in job.get("collectives") or [] if row.get("kind") == "all_reduce"]
+            messages = float(len(buckets)) or sum(float(row.get("calls") or 0.0) for row in rows) or 1.0
+            return Link(float(each["latency_ms"]), float(each["gigabytes_per_s"]), messages)
+    return None
 
 
 def read_summary(path: Path) -> tuple[dict[str, Any], str]:
@@ -115,4 +145,5 @@ def run_of(summary: dict[str, Any], name: str) -> Run:
         optimizer=optimizer_name(optimizers[0]["name"], bool((optimizers[0].get("extra") or {}).get("momentum")))
         if optimizers
         else None,
+        link=_link_of(summary),
     )

@@ -9,6 +9,7 @@
         folded.npz                       what older segments were reduced to
         window-0.json …                  what torch's profiler recorded of the accelerator in the deep window
         rank.json, facts.json            of a job of several ranks: what is merged, and all facts of this one
+    <run>/flight-recorder/<any><rank>    dumps of torch's flight recorder, where somebody laid them there
     <run>/summary.json, report.html      the result
 
 Standard library only: this module is imported into the user's training process.
@@ -29,6 +30,7 @@ OUT_OF_MEMORY = "out-of-memory.pickle"
 FOLDED = "folded.npz"
 RANK_JSON = "rank.json"
 FACTS_JSON = "facts.json"
+FLIGHT_RECORDER = "flight-recorder"
 
 _TAPE = re.compile(r"^(?P<stream>[a-z]+(?:-\d+)?)-(?P<seq>\d{6,})\.tape$")
 

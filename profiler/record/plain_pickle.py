@@ -1,7 +1,8 @@
 """Read a pickle that nobody vouches for: plain data or nothing.
 
 In:  the bytes of a pickle, of protocol 2 to 5.
-Out: dicts, lists, tuples of numbers, strings, bytes, numbers, booleans and None; otherwise a `ProfError`.
+Out: dicts, lists, tuples of numbers, strings, bytes, numbers, booleans and None; otherwise a `ProfError`. With `pairs`
+     also tuples of two strings, as the flight recorder names a process group.
 
 A pickle is a program. Every instruction is looked at before any is run, and only those pass that make plain data:
 none that names, calls or builds an object, and none whose cost is out of proportion to its bytes (a far slot of
@@ -30,6 +31,7 @@ _FRAME = rb"\x95.{8}"  # it may begin anywhere
 _INT = (  # within 64 bits: the hashes of greater ones collide at will
     rb"(?:K.|M..|J.{4}|\x8a(?:" + _SHORT_LONG + rb"|\x09.{8}\x00))(?:" + _FRAME + rb")?"
 )
+_GET = rb"(?:h.|j.{4})"
 _SIMPLE = (
     rb"(?:"
     + (_INT * 3 + rb"\x87|" + _INT * 2 + rb"\x86|" + _INT + rb"\x85|" + _INT)  # tuples hold numbers only
@@ -39,8 +41,14 @@ _SIMPLE = (
     + rb"){1,%d}" % MANY
 )
 _RUN = re.compile(_SIMPLE, re.DOTALL)
+# a pair may be made of what the memo holds, as long as the memo does not get the pair: none lies within another
+_NOT_KEPT = rb"\x86(?![qr\x94])"
+_RUN_WITH_PAIRS = re.compile(_SIMPLE.replace(b"(?:", b"(?:" + _GET + rb"{2}" + _NOT_KEPT + rb"|", 1), re.DOTALL)
+_PAIR_END = re.compile(rb"(?:q.|r.{4}|\x94)?" + _GET + rb"?" + _NOT_KEPT, re.DOTALL)
+_MOST_PAIRS = 256  # that hold a string which comes for the first time: these could be nested, so far and no further
 _COUNTED = {0x8C: 1, 0x58: 4, 0x8D: 8, 0x43: 1, 0x42: 4}  # strings and bytes, by the width of their length
 _PROTOCOL, _STOP, _LONG_BINPUT = 0x80, 0x2E, 0x72
+SNAPSHOT = "a snapshot comes from `torch.cuda.memory._dump_snapshot(path)`"
 _OTHER_FILES = {
     b"PK": "a zip archive, as `torch.save` writes",
     b"\x1f\x8b": "gzipped: unpack it first",
@@ -48,13 +56,13 @@ _OTHER_FILES = {
 }
 
 
-def load_plain(data: bytes, name: str) -> Any:
-    """The plain data that a pickle holds; `name` stands for it in errors.
+def load_plain(data: bytes, name: str, pairs: bool = False, kind: str = SNAPSHOT) -> Any:
+    """The plain data that a pickle holds; `name` stands for it in errors, and `kind` says what was expected.
 
     Raises ProfError when it is no pickle, is cut short, holds more than plain data or needs more memory than
     the machine has free.
     """
-    check_instructions(data, name)
+    check_instructions(data, name, pairs, kind)
     require_memory(len(data), data.count(b"}") + data.count(b"]"), name)
     collecting = gc.isenabled()
     gc.disable()  # millions of containers, none of them garbage: collecting takes most of the time
@@ -69,13 +77,14 @@ def load_plain(data: bytes, name: str) -> Any:
             gc.enable()
 
 
-def check_instructions(data: bytes, name: str) -> None:
+def check_instructions(data: bytes, name: str, pairs: bool = False, kind: str = SNAPSHOT) -> None:
     """Raise ProfError unless every instruction up to the end makes plain data."""
     if data[:1] != b"\x80" or data[1:2] not in (b"\x02", b"\x03", b"\x04", b"\x05"):
-        _refuse_other_file(data, name)
+        _refuse_other_file(data, name, kind)
     at, end = 2, len(data)
+    simple, pairs_left = (_RUN_WITH_PAIRS, _MOST_PAIRS) if pairs else (_RUN, 0)
     while at < end:
-        run = _RUN.match(data, at)
+        run = simple.match(data, at)
         if run:
             at = run.end()
             continue
@@ -85,6 +94,9 @@ def check_instructions(data: bytes, name: str) -> None:
         if code in _COUNTED:
             width = _COUNTED[code]
             at += 1 + width + int.from_bytes(data[at + 1 : at + 1 + width], "little")
+            pair = _PAIR_END.match(data, at) if pairs_left else None
+            if pair:
+                at, pairs_left = pair.end(), pairs_left - 1
         elif code == _LONG_BINPUT:
             if int.from_bytes(data[at + 1 : at + 5], "little") > end:
                 raise ProfError(f"{name} asks for a memo larger than itself: it was made to exhaust memory; not read.")
@@ -117,13 +129,13 @@ def require_memory(size: int, containers: int, name: str) -> None:
         )
 
 
-def _refuse_other_file(data: bytes, name: str) -> NoReturn:
+def _refuse_other_file(data: bytes, name: str, kind: str) -> NoReturn:
     if not data:
         raise ProfError(f"{name} is empty.")
-    kind = next(
+    found = next(
         (text for start, text in _OTHER_FILES.items() if data.startswith(start)), "no pickle of protocol 2 to 5"
     )
-    raise ProfError(f"{name} is {kind}; a snapshot comes from `torch.cuda.memory._dump_snapshot(path)`.")
+    raise ProfError(f"{name} is {found}; {kind}.")
 
 
 def _refuse_instruction(data: bytes, at: int, name: str) -> NoReturn:

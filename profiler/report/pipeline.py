@@ -24,10 +24,18 @@ class Report:
     paths: Paths
 
 
-def make_report(run_dir: Path, *, html: bool = True, cwd: Path | None = None, rank: int | None = None) -> Report:
+def make_report(
+    run_dir: Path,
+    *,
+    html: bool = True,
+    cwd: Path | None = None,
+    rank: int | None = None,
+    dumps: Path | None = None,
+) -> Report:
     """Analyse a run folder, judge it by the rules as set in `cwd`, and write the result into it.
 
-    With `rank`, the report is that of one rank of a job, and is written into the rank's folder.
+    With `rank`, the report is that of one rank of a job, and is written into the rank's folder. `dumps` is a folder of
+    the flight recorder's.
     Raises ProfError when there is no record to read or the folder can't be written.
     """
     traces = traces_of(run_dir)
@@ -36,7 +44,7 @@ def make_report(run_dir: Path, *, html: bool = True, cwd: Path | None = None, ra
     require_record(run_dir)
     from profiler.analysis.build import read_facts
 
-    facts = read_facts(run_dir, rank)
+    facts = read_facts(run_dir, rank, dumps)
     return _write(facts, run_dir if rank is None or facts.ranks is None else rank_directory(run_dir, rank), html, cwd)
 
 

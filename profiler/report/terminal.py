@@ -22,7 +22,7 @@ from profiler.analysis.facts import Facts
 from profiler.analysis.rank_facts import RanksFacts
 from profiler.report import palette, wording
 from profiler.report.device.section import busy, idle_shares
-from profiler.report.ranks.section import alarm
+from profiler.report.ranks.section import alarm, mismatched
 from profiler.report.ranks.section import sentences as ranks_sentences
 from profiler.report.runs import RunLine
 from profiler.report.summary import notices
@@ -51,7 +51,7 @@ def print_result(result: Result, console: Console, report: Path | None = None) -
     if facts.device is not None:
         blocks += ["", _device(facts.device)]
     if facts.ranks is not None:
-        blocks += ["", _ranks(facts.ranks)]
+        blocks += ["", _ranks(facts.ranks, facts.root)]
     if findings:
         blocks += ["", top_finding(findings[0], facts)]
     blocks += ["", _rest(result, report)]
@@ -131,9 +131,9 @@ def _device(device: DeviceFacts) -> Text:
     return text
 
 
-def _ranks(ranks: RanksFacts) -> Text:
+def _ranks(ranks: RanksFacts, root: str) -> Text:
     """The job in a few sentences, what stopped it first."""
-    stopped = alarm(ranks)
+    stopped = " ".join(filter(None, (alarm(ranks), mismatched(ranks, root))))
     text = Text.assemble(("Ranks  ", "bold"), (f"{printable(stopped)} " if stopped else "", "bold red"))
     text.append(printable(" ".join(ranks_sentences(ranks))))
     return text

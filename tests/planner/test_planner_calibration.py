@@ -177,3 +177,20 @@ def test_calibration_survives_a_round_trip_of_its_summary(tmp_path: Path) -> Non
     )
     assert replace(first.base, name="x") == replace(second.base, name="x")
     assert isinstance(first, Calibration)
+
+
+def test_a_run_that_shows_its_link_scales_latency_by_hops_and_bytes_by_the_ring(tmp_path: Path) -> None:
+    run = summary(communication_ms=10.0, ranks=2)
+    gradients = run["settings"]["roots"][0]["trainable_parameters"] * 4.0
+
+    def at_eight(latency_ms: float, gigabytes_per_s: float) -> float:
+        link = {"kind": "all_reduce", "latency_ms": latency_ms, "gigabytes_per_s": gigabytes_per_s}
+        known = {**run, "ranks": {"links": [link], "reduction": {"bucket_bytes": [1, 1]}, "collectives": []}}
+        calibration = read_runs([run_folder(tmp_path / "run", known)])
+        predicted = predict(calibration, samples=64, ranks=8, workers=None, model=None)
+        return predicted.communication_s * 1e3
+
+    assert at_eight(1e-9, 1.0) == pytest.approx(17.5)  # all bytes
+    assert at_eight(1.0, 1e9) == pytest.approx(70.0)  # all latency: seven hops for one
+    even = gradients / 1e6 / 2.0  # ms that the bytes take at 1 GB/s, of which each of two messages has half
+    assert at_eight(even, 1.0) == pytest.approx((70.0 + 17.5) / 2)

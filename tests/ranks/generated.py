@@ -50,6 +50,12 @@ def job(
         end[:, step] = arrival[:, step].max() + transfer_ms * (1 + 0.05 * np.abs(random.standard_normal(ranks)))
         at = end[:, step] + times["optimizer"][:, step]
     blocked = end - arrival
+    since_start, until_end = arrival - start, end - start
+    told = {
+        name: np.stack([value.mean(axis=1), np.median(value, axis=1), np.percentile(value, 95, axis=1)], axis=1)
+        for name, value in (*times.items(), ("communication", blocked))
+    }
+    chosen = np.arange(0, steps, max(1, 2 ** int(np.ceil(np.log2(steps / 256)))))
     names = hosts or ["one"] * ranks
     found = []
     for rank in range(ranks):
@@ -58,19 +64,14 @@ def job(
         slower = 1 + (drift or {}).get(host, 0.0)
         columns = {name: value[rank] for name, value in times.items()}
         columns |= {"communication": blocked[rank], "comm_backward": blocked[rank]}
-        columns |= {"from_backward": (arrival - start)[rank] * slower, "to_backward": (end - start)[rank] * slower}
-        stages = {
-            name: RankStage(float(value.mean()), float(np.median(value)), float(np.percentile(value, 95)))
-            for name, value in columns.items()
-            if name in STAGES_MS or name == "communication"
-        }
+        columns |= {"from_backward": since_start[rank] * slower, "to_backward": until_end[rank] * slower}
+        stages = {name: RankStage(*map(float, values[rank])) for name, values in told.items()}
         if late and rank in late:
             stage, more = late[rank]
             known = stages[stage]
             line = RankLine(Site("/home/ada/train.py", 40 + rank), "", more)
             stages[stage] = RankStage(known.mean_ms, known.median_ms, known.p95_ms, None, (line,))
         step_ms = float(sum(stage.mean_ms for stage in stages.values()))
-        chosen = np.arange(0, steps, max(1, 2 ** int(np.ceil(np.log2(steps / 256)))))
         values: dict[str, Any] = {
             "format": FORMAT,
             "rank": rank,

@@ -89,6 +89,34 @@ def test_a_slow_host_is_named_where_all_of_its_ranks_are_late() -> None:
     assert found.typical not in range(8, 12)
 
 
+def test_late_ranks_that_hide_behind_a_later_one_are_named_with_their_own_causes() -> None:
+    planted = {9: ("data_wait", 25.0), 3: ("forward", 12.0), 14: ("other", 12.0)}
+    found = merge(job(16, late=planted))
+    assert found is not None and found.late is not None
+    assert found.late.rank == 9 and {each.rank for each in found.late.also} == {3, 14}
+    for each in found.late.also:
+        assert each.cause is not None and each.cause.what == planted[each.rank][0]
+        assert each.late_ms == pytest.approx(12.0, rel=0.1)
+    assert found.late.alone_ms == pytest.approx(13.0, rel=0.1)  # the two others come 12 ms late still
+    assert found.late.saves_ms == pytest.approx(25.0, rel=0.1)
+
+
+def test_ranks_that_are_late_together_are_named_though_none_is_last_always() -> None:
+    found = merge(job(32, late=dict.fromkeys((4, 11, 30), ("forward", 15.0)), random_ms=0.5))
+    assert found is not None and found.late is not None and found.late.host is None
+    assert {found.late.rank, *(each.rank for each in found.late.also)} == {4, 11, 30}
+    assert found.late.alone_ms is not None and found.late.alone_ms < 1.0
+    assert found.late.saves_ms == pytest.approx(15.0, rel=0.1)
+
+
+@pytest.mark.parametrize("ranks", [8, 64])
+def test_nobody_is_late_beside_a_late_rank_where_nobody_was_planted(ranks: int) -> None:
+    found = merge(job(ranks, late={2: ("forward", 12.0)}, random_ms=4.0))
+    assert found is not None and found.late is not None and found.late.also == ()
+    even = merge(job(ranks, random_ms=12.0))
+    assert even is not None and even.late is None
+
+
 def test_claims_across_ranks_are_withheld_where_clocks_can_not_be_brought_together() -> None:
     ranks = job(2, steps=40, hosts=["a", "b"], late={1: ("forward", 15.0)})
     start = np.frombuffer(ranks[1].series.start, "<i8")

@@ -14,6 +14,7 @@ from profiler.analysis.rank_facts import (
     Clocks,
     CollectiveRow,
     LateRank,
+    LinkModel,
     RankLine,
     RanksFacts,
     Reduction,
@@ -315,3 +316,67 @@ def test_a_clock_that_is_unsure_names_no_late_rank() -> None:
     unsure = job(withheld={"late rank": "the ranks' clocks could not be brought together"}, waiting_ms=20.0)
     said = LateByData().check(ranked(unsure))
     assert isinstance(said, Abstention) and "clocks" in said.reason
+
+
+# with the link's latency and rate
+
+SLOW = LinkModel("all_reduce", "gloo", 4, 0.1, 0.01, 1.0, 0.05, 64.0, 64e6, 8)  # 0.1 ms a call, 1 GB/s
+
+
+def test_what_one_message_would_take_is_told_by_the_link() -> None:
+    small = job(collectives=(row(ms=0.106),), reduction=None, links=(SLOW,), network_ms=22.0)
+    finding = found(ManySmallMessages, ranked(small))
+    joined_ms = 0.1 + 200 * 4096 * 1.5 / 1e6  # 1.33 ms of what were 21.2
+    assert finding.evidence["joined_ms"] == pytest.approx(joined_ms)
+    assert finding.gain is not None and finding.gain.step_ms_low == pytest.approx(100 - 21.2 + joined_ms, abs=0.1)
+    assert "1.3 ms" in finding.why
+    bandwidth = job(  # 40 messages of 256 KiB take as long in one piece
+        collectives=(row(calls=40.0, bytes=float(1 << 18), ms=0.45),), reduction=None, network_ms=20.0
+    )
+    assert isinstance(ManySmallMessages().check(ranked(bandwidth)), Finding)
+    fast = replace(SLOW, latency_ms=0.01)
+    assert ManySmallMessages().check(ranked(replace(bandwidth, links=(fast,)))) is None
+
+
+def test_an_unsure_link_or_a_message_far_beyond_what_was_measured_changes_nothing() -> None:
+    small = job(collectives=(row(),), reduction=None)
+    plain = found(ManySmallMessages, ranked(small))
+    for link in (
+        replace(SLOW, gigabytes_error=0.9, latency_error_ms=0.09),
+        replace(SLOW, largest_bytes=4096.0),
+        replace(SLOW, kind="all_gather"),
+    ):
+        assert found(ManySmallMessages, ranked(replace(small, links=(link,)))).gain == plain.gain
+
+
+def test_buckets_are_as_large_as_the_link_and_the_backward_pass_make_best() -> None:
+    one = reduction(bucket_bytes=(80 * MIB,), hidden_ms=0.0, compute_ms=200.0, total_ms=130.0)
+    quick = found(BucketSize, ranked(job(reduction=one, links=(SLOW,))))  # 126 ms fit behind 200
+    assert quick.evidence["best_buckets"] == 64 and quick.fix.code.endswith("bucket_cap_mb=1)")
+    costly = replace(SLOW, latency_ms=20.0, latency_error_ms=1.0)  # each message costs 20 ms
+    few = found(BucketSize, ranked(job(reduction=one, links=(costly,))))
+    assert few.evidence["best_buckets"] == 4 and few.fix.code.endswith("bucket_cap_mb=20)")
+    many = reduction(bucket_bytes=(MIB // 8,) * 640)
+    finding = found(
+        BucketSize, ranked(job(reduction=many, links=(replace(SLOW, latency_ms=0.05, latency_error_ms=0.005),)))
+    )
+    saved = (640 - finding.evidence["best_buckets"]) * 0.05
+    assert finding.gain is not None and finding.gain.step_ms_low == pytest.approx(100 - 1.1 * saved, rel=0.02)
+
+
+def test_the_exchange_against_which_work_is_weighed_is_told_by_the_link() -> None:
+    spread = reduction(total_ms=38.0, compute_ms=40.0)  # its buckets came ready all through the backward pass
+    assert isinstance(LittleWork().check(ranked(job(reduction=spread))), Finding)
+    fast = replace(SLOW, gigabytes_per_s=10.0, gigabytes_error=0.5)
+    assert LittleWork().check(ranked(job(reduction=spread, links=(fast,)))) is None  # 13 ms of transfer could hide
+    finding = found(LittleWork, ranked(job(reduction=spread, links=(SLOW,))))
+    assert finding.evidence["exchange_ms"] == pytest.approx(8 * 0.1 + 80 * MIB * 1.5 / 1e6)
+    assert (
+        finding.evidence["hidden_at_factor"] == pytest.approx(3.17, abs=0.01) and "3.2 times the batch" in finding.why
+    )
+
+
+def test_ranks_that_do_not_pay_are_told_the_batch_at_which_they_would() -> None:
+    finding = found(DoesNotPay, ranked(job(world_size=2, exposed_ms=55.0)))
+    factor = finding.evidence["batch_factor"]
+    assert 2 * factor * 45 / (factor * 45 + 55) == pytest.approx(1.5)

@@ -17,6 +17,7 @@ from profiler.analysis.facts import Facts
 from profiler.analysis.folded import Folded
 from profiler.analysis.rank_facts import RankFacts
 from profiler.analysis.ranks import kept
+from profiler.analysis.ranks.flight import read_all
 from profiler.analysis.ranks.merge import merge
 from profiler.analysis.ranks.reduce import rank_facts
 from profiler.errors import ProfError
@@ -62,10 +63,13 @@ def _rank_notes(directory: Path) -> list[dict[str, Any]]:
     return of_kind(reader.read_notes(directory)[0], "rank") if joined else []
 
 
-def read_job(directories: Sequence[Path], read_one: ReadOne, shown: int | None = None) -> Facts | None:
+def read_job(
+    directories: Sequence[Path], read_one: ReadOne, shown: int | None = None, dumps: Path | None = None
+) -> Facts | None:
     """The job's facts, beside those of the typical rank or of rank `shown`; None where no process of it is a rank.
 
-    Raises ProfError when that rank left no record.
+    `dumps` is a folder of the flight recorder's. Raises ProfError when that rank left no record, or where a dump can't
+    be read.
     """
     found: dict[int, list[tuple[RankFacts, Path]]] = {}
     unreadable = []
@@ -76,7 +80,7 @@ def read_job(directories: Sequence[Path], read_one: ReadOne, shown: int | None =
         elif kept.is_of_another_version(directory):
             unreadable.append(directory.parent.name)
     chosen = {number: max(each, key=lambda item: (item[0].steps, item[0].duration_s)) for number, each in found.items()}
-    job = merge([rank for rank, _ in chosen.values()])
+    job = merge([rank for rank, _ in chosen.values()], read_all(dumps) if dumps is not None else None)
     if job is None:
         return None
     restarts = sum(len([1 for rank, _ in each if rank.steps]) > 1 for each in found.values())

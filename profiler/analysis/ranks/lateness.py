@@ -11,12 +11,12 @@ turns in being late within one phase, a part of the waiting is counted as transf
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from profiler.analysis.rank_facts import Cause, LateRank, RankFacts, RankLine
+from profiler.analysis.rank_facts import AlsoLate, Cause, LateRank, RankFacts, RankLine
 from profiler.analysis.ranks.matched import Floats, Ints, Matched
 from profiler.record.vocabulary import STAGE_ORDER
 
@@ -26,6 +26,10 @@ ONE_RANK_SHARE = 0.7  # of all waiting, due to one rank, from which it is called
 _UNIFORM = 0.12  # spread of the factors by which stages are slower that still counts as one factor
 _SLOWER = 1.1  # a factor below this is no slower computing
 _CAUSE_SHARE = 0.1  # causes smaller than this part of the lateness are left out
+_STEADY_SHARE = 0.2  # of what is waited in a step: who comes so much later than the typical rank is late, too
+_STEADY_DEVIATIONS = 4.0  # robust ones of the ranks' means, and standard errors of its own mean
+_FEW = 3  # late ranks are at most one in so many
+_MOST_NAMED = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,7 @@ class Waiting:
     by_rank_ms: tuple[float, ...]  # waiting of each rank
     late: tuple[float, ...]  # waiting of a typical other rank that is due to each rank
     share_of_steps: tuple[float, ...]  # in which each rank came last
+    excess: Floats  # waiting by rank and step
     last: Ints  # the row of the rank that came last, by step
     loss: Floats  # what a typical other rank waited for it, by step
 
@@ -68,18 +73,20 @@ def waiting(matched: Matched) -> Waiting | None:
         by_rank_ms=tuple(excess.mean(axis=1).tolist()),
         late=tuple(due.tolist()),
         share_of_steps=tuple(often.tolist()),
+        excess=excess,
         last=last,
         loss=loss,
     )
 
 
 def late_rank(ranks: Sequence[RankFacts], matched: Matched, wait: Waiting, arrival: Floats | None) -> LateRank | str:
-    """The rank, or the host, to which most of the waiting is due; why it can't be named where it can't.
+    """The rank, the host or the few ranks to which most of the waiting is due; why they can't be named where not.
 
     `arrival` is when the ranks came, on one clock, and has to agree; None: clocks that could not be compared.
     """
     whole = sum(wait.late)
-    rows = _late_rows(ranks, wait)
+    steady = _steadily_late(wait)
+    rows, host = _late_rows(ranks, wait, steady)
     if not rows:
         return "the ranks take turns in being late"
     if arrival is None:
@@ -88,8 +95,12 @@ def late_rank(ranks: Sequence[RankFacts], matched: Matched, wait: Waiting, arriv
         return "the rank that waits least is not the one that comes last"
     late_ms = sum(wait.late[row] for row in rows)
     row = max(rows, key=lambda each: wait.late[each])
-    others = [each for each in range(len(ranks)) if each not in set(rows)]
-    causes = _causes(matched, row, others, late_ms)
+    first_rows = rows if host else [row]
+    also = [each for each in steady if each not in first_rows]
+    named = {*rows, *also}
+    others = [each for each in range(len(ranks)) if each not in named]
+    means = {name: matched.column(name).mean(axis=1) for name in (*_OWN_STAGES, "gap", "gc")}
+    causes = _causes(means, row, others, late_ms)
     first = causes[0].what if causes else ""
     span = _span(ranks, row, others) if first == "gap" else None
     return LateRank(
@@ -104,26 +115,57 @@ def late_rank(ranks: Sequence[RankFacts], matched: Matched, wait: Waiting, arriv
         uniformly_slower=_uniformly_slower(matched, row, others),
         items_ratio=_ratio([rank.items for rank in ranks], row, others),
         worker_part=_worker_part(ranks, row, others) if first == "data_wait" else None,
-        host=ranks[row].host if len(rows) > 1 else None,
-        host_ranks=len(rows),
+        host=host,
+        host_ranks=len(rows) if host else 1,
+        also=tuple(_also(matched, wait, means, each, others) for each in also[:_MOST_NAMED]),
+        also_count=len(also),
+        alone_ms=_saved(wait, first_rows),
+        saves_ms=_saved(wait, sorted(named)),
     )
 
 
-def _late_rows(ranks: Sequence[RankFacts], wait: Waiting) -> list[int]:
-    """The rank to which most waiting is due; else all ranks of such a host; else none."""
+def _late_rows(ranks: Sequence[RankFacts], wait: Waiting, steady: Sequence[int]) -> tuple[list[int], str | None]:
+    """The rank to which most waiting is due; else all ranks of such a host, and its name; else the steadily late."""
     whole = sum(wait.late)
     if whole <= 0:
-        return []
+        return [], None
     row = int(np.argmax(wait.late))
     if wait.late[row] >= ONE_RANK_SHARE * whole:
-        return [row]
+        return [row], None
     by_host: dict[str, list[int]] = {}
     for each, rank in enumerate(ranks):
         by_host.setdefault(rank.host, []).append(each)
     rows = max(by_host.values(), key=lambda held: sum(wait.late[each] for each in held))
-    if len(by_host) < 2 or sum(wait.late[each] for each in rows) < ONE_RANK_SHARE * whole:
+    if len(by_host) > 1 and sum(wait.late[each] for each in rows) >= ONE_RANK_SHARE * whole:
+        return rows, ranks[rows[0]].host
+    if sum(wait.late[each] for each in steady) >= ONE_RANK_SHARE * whole:
+        return list(steady), None
+    return [], None
+
+
+def _steadily_late(wait: Waiting) -> list[int]:
+    """Ranks that come later than the typical one, step for step, latest first; none where they are not few."""
+    later = np.median(wait.excess, axis=0) - wait.excess
+    mean = later.mean(axis=1)
+    error = later.std(axis=1) / np.sqrt(later.shape[1])
+    spread = 1.4826 * float(np.median(np.abs(mean - np.median(mean))))
+    least = max(_STEADY_DEVIATIONS * spread, _STEADY_SHARE * float(wait.loss.mean()))
+    rows = np.flatnonzero((mean > least) & (mean > _STEADY_DEVIATIONS * error))
+    if len(rows) > len(mean) // _FEW:
         return []
-    return rows
+    return [int(row) for row in rows[np.argsort(-mean[rows], kind="stable")]]
+
+
+def _saved(wait: Waiting, rows: Sequence[int]) -> float:
+    """By how much the last rank would come earlier without these, per step."""
+    rest = np.delete(wait.excess, rows, axis=0)
+    return float((rest.min(axis=0) - wait.excess.min(axis=0)).mean()) if len(rest) else 0.0
+
+
+def _also(matched: Matched, wait: Waiting, means: Mapping[str, Floats], row: int, others: Sequence[int]) -> AlsoLate:
+    late_ms = float((np.median(wait.excess, axis=0) - wait.excess[row]).mean())
+    causes = _causes(means, row, others, late_ms)
+    return AlsoLate(matched.ranks[row], late_ms, causes[0] if causes else None)
 
 
 def _came_last(wait: Waiting, arrival: Floats, rows: Sequence[int]) -> bool:
@@ -134,13 +176,12 @@ def _came_last(wait: Waiting, arrival: Floats, rows: Sequence[int]) -> bool:
     return bool(weight[really].sum() >= 0.5 * weight.sum())
 
 
-def _causes(matched: Matched, row: int, others: Sequence[int], late_ms: float) -> tuple[Cause, ...]:
+def _causes(means: Mapping[str, Floats], row: int, others: Sequence[int], late_ms: float) -> tuple[Cause, ...]:
     """What the rank does longer than the typical other one, longest first."""
 
     def cause(name: str) -> Cause:
-        means = matched.column(name).mean(axis=1)
-        typical = float(np.median(means[others]))
-        return Cause(name, float(means[row]) - typical, float(means[row]), typical)
+        mine, typical = float(means[name][row]), float(np.median(means[name][others]))
+        return Cause(name, mine - typical, mine, typical)
 
     found = [each for each in map(cause, (*_OWN_STAGES, "gap")) if each.ms >= _CAUSE_SHARE * late_ms]
     found.sort(key=lambda each: -each.ms)

@@ -6,7 +6,8 @@ Out: `RanksFacts`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from profiler.analysis.rank_facts import (
     Clocks,
     CollectiveRow,
     Exchange,
+    FlightRecord,
     Hang,
     LateRank,
     RankFacts,
@@ -21,7 +23,8 @@ from profiler.analysis.rank_facts import (
     RanksFacts,
     Reduction,
 )
-from profiler.analysis.ranks import clocks, lateness
+from profiler.analysis.ranks import clocks, flight, lateness, link
+from profiler.analysis.ranks.calls import transfers
 from profiler.analysis.ranks.matched import Matched, match
 from profiler.record.vocabulary import COLLECTIVES, TOGETHER
 
@@ -33,8 +36,8 @@ _BANDWIDTH_BYTES = 64 << 10  # smaller messages are all latency
 _TOGETHER = {name for kind, name in COLLECTIVES.items() if kind <= TOGETHER}
 
 
-def merge(ranks: Sequence[RankFacts]) -> RanksFacts | None:
-    """Lay the ranks side by side; None where there are none."""
+def merge(ranks: Sequence[RankFacts], dumps: Mapping[int, FlightRecord] | None = None) -> RanksFacts | None:
+    """Lay the ranks side by side; None where there are none. `dumps` are used before those that ranks found."""
     if not ranks:
         return None
     ranks = sorted(ranks, key=lambda rank: rank.rank)
@@ -51,7 +54,12 @@ def merge(ranks: Sequence[RankFacts]) -> RanksFacts | None:
         withheld["exposed communication"] = (
             "the device runs behind the host, whose clock tells when it waits, not for what"
         )
+    network_ms = wait.transfer_ms if wait else None
+    modelled = link.links(judged)
+    if isinstance(modelled, str):
+        withheld["link"] = modelled
     waited = dict(zip((rank.rank for rank in judged), wait.by_rank_ms, strict=True)) if wait else {}
+    records = {**{rank.rank: rank.flight for rank in ranks if rank.flight is not None}, **(dumps or {})}
     rows = tuple(_row(rank, waited.get(rank.rank)) for rank in ranks)
     return RanksFacts(
         world_size=world_size,
@@ -63,7 +71,7 @@ def merge(ranks: Sequence[RankFacts]) -> RanksFacts | None:
         compared_steps=len(matched.index) if matched else 0,
         step_ms=_mean([rank.step_mean_ms for rank in judged]),
         exposed_ms=exposed,
-        network_ms=wait.transfer_ms if wait else None,
+        network_ms=network_ms,
         waiting_ms=wait.mean_ms if wait else None,
         hidden_ms=_mean([rank.reduction.hidden_ms if rank.reduction else None for rank in judged]),
         phases_ms=_phases([rank for rank in judged if not rank.asynchronous]),
@@ -75,9 +83,12 @@ def merge(ranks: Sequence[RankFacts]) -> RanksFacts | None:
         reduction=_reduction(judged, late),
         backend=next((rank.backend for rank in ranks if rank.backend), ""),
         clocks=aligned,
-        hang=_hang(ranks),
+        hang=_both(ranks, _hang(ranks), records, world_size),
         withheld=withheld,
         notices=_notices(ranks, world_size, judged),
+        links=() if isinstance(modelled, str) else modelled,
+        mismatch=flight.mismatch_of(records),
+        dumped=tuple(sorted(records)),
     )
 
 
@@ -181,7 +192,8 @@ def _typical(ranks: Sequence[RankFacts], late: LateRank | None) -> int:
     table = np.array([[_stage_ms(rank, name) or 0.0 for name in names] for rank in ranks])
     distance = np.abs(table - np.median(table, axis=0)).sum(axis=1)
     if late is not None:
-        distance[[rank.rank == late.rank for rank in ranks]] = np.inf
+        named = {late.rank, *(each.rank for each in late.also)}
+        distance[[rank.rank in named for rank in ranks]] = np.inf
     slack = _TIE_SHARE * float(table.sum(axis=1).mean())
     return ranks[int(np.flatnonzero(distance <= distance.min() + slack)[0])].rank
 
@@ -209,16 +221,19 @@ def _collectives(judged: Sequence[RankFacts]) -> tuple[CollectiveRow, ...]:
         for exchange in rank.exchanges:
             key = (exchange.kind, exchange.group, exchange.dtype, int(exchange.bytes).bit_length())
             by_key.setdefault(key, []).append(exchange)
-    rows = [_collective(found) for found in by_key.values()] + _reductions(judged)
+    rows = [_collective(found, len(judged)) for found in by_key.values()] + _reductions(judged)
     rows.sort(key=lambda row: -row.calls * (row.ms or 0.0))
     return tuple(rows[:_MOST_ROWS])
 
 
-def _collective(found: Sequence[Exchange]) -> CollectiveRow:
+def _collective(found: Sequence[Exchange], ranks: int) -> CollectiveRow:
     size = float(np.mean([exchange.bytes for exchange in found]))
     times = [exchange.blocked_ms for exchange in found if exchange.blocked_ms is not None]
     shortest = [exchange.shortest_ms for exchange in found if exchange.shortest_ms is not None]
     ms = min(times) if times and not found[0].asynchronous else None
+    single = transfers(found) if ms is not None and found[0].kind in _TOGETHER and len(found) == ranks else None
+    if single is not None and ms is not None:
+        ms = min(ms, float(single.mean()))
     return CollectiveRow(
         kind=found[0].kind,
         group=found[0].group,
@@ -293,6 +308,34 @@ def _hang(ranks: Sequence[RankFacts]) -> Hang | None:
         for_s=max(held_s, longest if failed else 0.0),
         sites={str(rank.rank): rank.last.site for rank in seen if rank.last and rank.last.site},
         doing={str(rank.rank): (rank.last.doing or "other") if rank.last else "had ended" for rank in ranks},
+    )
+
+
+def _both(
+    ranks: Sequence[RankFacts], live: Hang | None, records: Mapping[int, FlightRecord], world_size: int
+) -> Hang | None:
+    """What our own record and the flight recorder say together.
+
+    The recorder knows groups, numbers and what runs on a device; our record knows where a rank stood that did not come.
+    """
+    told = flight.hang_of(records, world_size)
+    if told is None or all(rank.ended and rank.last is None for rank in ranks):
+        return live
+    sites, doing = dict(told.sites), dict(told.doing)
+    for rank in ranks:
+        number = str(rank.rank)
+        if rank.last is not None and rank.rank not in told.arrived:
+            doing[number] = rank.last.doing or "other"
+            if rank.last.site is not None:
+                sites[number] = rank.last.site
+    seen = {rank.rank for rank in ranks if rank.last is not None}
+    return replace(
+        told,
+        sites=sites,
+        doing=doing,
+        for_s=max(told.for_s, live.for_s if live else 0.0),
+        absent=tuple(sorted({*told.absent, *(seen.intersection(told.unknown) & set(live.absent if live else ()))})),
+        unknown=tuple(rank for rank in told.unknown if live is None or rank not in live.absent or rank not in seen),
     )
 
 

@@ -28,6 +28,7 @@ from profiler.analysis.rank_facts import (
     Reduction,
     Series,
 )
+from profiler.analysis.ranks import flight
 from profiler.analysis.ranks.last_seen import last_seen
 from profiler.record.reader import of_kind
 from profiler.record.vocabulary import COLLECTIVES, STAGE_ORDER
@@ -68,7 +69,7 @@ def rank_facts(
         calls=_by_kind(measured, "comm_n_"),
         blocked_ms={kind: ns / NS_PER_MS for kind, ns in _by_kind(measured, "comm_ns_").items()},
         phases_ms=_phases(measured),
-        exchanges=_exchanges(notes, folded.carry.steps),
+        exchanges=_exchanges(notes, folded.carry.steps, int(joined.get("world_size") or facts.run.ranks)),
         reduction=_reduction(notes),
         gc_ms=facts.gc_ms_per_step,
         items=workers.items if workers else None,
@@ -84,6 +85,12 @@ def rank_facts(
         series=series(measured) if measured is not None else Series(),
         asynchronous=facts.machine.asynchronous,
         device_times=facts.machine.device_times,
+        flight=flight.find(
+            tuple(map(str, joined.get("flight_recorder") or ())),
+            process_dir.parents[1],
+            rank,
+            facts.run.started_unix_s,
+        ),
     )
 
 
@@ -111,17 +118,32 @@ def _phases(measured: Measured | None) -> dict[str, float]:
     return {phase: measured.mean(measured.column(f"comm_{phase}")[measured.rows]) / NS_PER_MS for phase in known}
 
 
-def _exchanges(notes: Sequence[dict[str, Any]], steps: int) -> tuple[Exchange, ...]:
+def _times(traffic: Sequence[Mapping[str, Any]]) -> dict[int, tuple[int, bytes]]:
+    """Blocked times of single calls, by the row's place: rows are only ever added. Not every note holds them."""
+    found = {}
+    for note in traffic:
+        for number, row in enumerate(note.get("rows") or ()):
+            if row.get("times_ns") and row.get("every"):
+                kept = np.asarray(row["times_ns"], dtype=np.float64) / NS_PER_MS
+                found[number] = int(row["every"]), kept.astype("<f4").tobytes()
+    return found
+
+
+def _exchanges(notes: Sequence[dict[str, Any]], steps: int, world_size: int) -> tuple[Exchange, ...]:
     groups = {note.get("id"): note for note in of_kind(notes, "group")}
-    said: Mapping[str, Any] = (of_kind(notes, "traffic") or [{}])[-1]
+    traffic = of_kind(notes, "traffic")
+    said: Mapping[str, Any] = (traffic or [{}])[-1]
+    times = _times(traffic)
     per = max(int(said.get("steps") or steps), 1)
     found = []
-    for row in said.get("rows") or ():
+    for number, row in enumerate(said.get("rows") or ()):
         group = groups.get(row.get("group"), {})
         calls = int(row["calls"])
         if calls == 0:
             continue
         shortest = row.get("shortest_ns")
+        every, kept = times.get(number, (0, b"")) if not row["asynchronous"] else (0, b"")
+        members = tuple(map(int, group.get("ranks") or ()))
         found.append(
             Exchange(
                 kind=str(row["kind"]),
@@ -134,6 +156,9 @@ def _exchanges(notes: Sequence[dict[str, Any]], steps: int) -> tuple[Exchange, .
                 blocked_ms=row["blocked_ns"] / calls / NS_PER_MS,
                 shortest_ms=shortest / NS_PER_MS if shortest is not None else None,
                 asynchronous=2 * int(row["asynchronous"]) > calls,
+                every=every,
+                times=kept,
+                members=members if len(members) < world_size else (),
             )
         )
     return tuple(sorted(found, key=lambda each: -each.calls * (each.blocked_ms or 0.0)))

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from statistics import median
 
 from profiler.analysis.facts import Facts
-from profiler.analysis.rank_facts import CollectiveRow, RankRow, RanksFacts
+from profiler.analysis.rank_facts import CollectiveRow, LateRank, RankRow, RanksFacts
 from profiler.report import palette, wording
 from profiler.report.wording import ms, share
 
 MOST_ROWS = 64
 MOST_OUTLIERS = 32
 MOST_COLLECTIVES = 16
+MOST_ALSO = 8
 _FULL_SHADE = 0.15  # of the step: a cell so far from the column's median has the full colour
 _STANDS_OUT = 4.0  # robust deviations from the median
 _STANDS_OUT_SHARE = 0.03  # and of the step
@@ -85,6 +86,7 @@ class RanksSection:
     pair: tuple[PairRow, ...]
     pair_names: tuple[str, str]
     collectives: tuple[CollectiveRow, ...]
+    links: tuple[str, ...]  # what a transfer takes, a sentence for each kind; or why that is not said
 
 
 def ranks_section(facts: Facts) -> RanksSection | None:
@@ -98,7 +100,7 @@ def ranks_section(facts: Facts) -> RanksSection | None:
     other = ranks.late.rank if ranks.late else ranks.slowest
     return RanksSection(
         sentences=sentences(ranks),
-        alarm=alarm(ranks),
+        alarm=" ".join(filter(None, (alarm(ranks), mismatched(ranks, facts.root)))),
         stands=_stands(ranks, facts.root),
         figures=_figures(ranks),
         columns=("step", *(wording.label(name) for name in names), "waits for others"),
@@ -109,6 +111,7 @@ def ranks_section(facts: Facts) -> RanksSection | None:
         pair=_pair(ranks, names, other) if other is not None else (),
         pair_names=(f"rank {ranks.typical}, typical", f"rank {other}, {'late' if ranks.late else 'most work'}"),
         collectives=tuple(row for row in ranks.collectives if row.calls >= 0.1)[:MOST_COLLECTIVES],
+        links=_links(ranks),
     )
 
 
@@ -134,10 +137,26 @@ def sentences(ranks: RanksFacts) -> tuple[str, ...]:
         who = f"Rank {late.rank}" if late.host is None else f"Host {late.host} ({late.host_ranks} ranks)"
         said.append(
             f"{who} comes last in {share(late.share_of_steps)} of the steps, "
-            f"{ms(late.late_ms)} after the others{cause}."
+            f"{ms(late.late_ms)} after the others{cause}.{_also(late)}"
         )
-    said += [f"Not said: {what}, since {why}." for what, why in ranks.withheld.items() if "turns" not in why]
+    said += [
+        f"Not said: {what}, since {why}."
+        for what, why in ranks.withheld.items()
+        if "turns" not in why and what != "link"  # which is said beside the collectives
+    ]
     return tuple(said)
+
+
+def _also(late: LateRank) -> str:
+    """Who comes late beside it; "" for nobody."""
+    if not late.also:
+        return ""
+    named = [
+        f"rank {each.rank} ({ms(each.late_ms)}{f', {_cause(each.cause.what)}' if each.cause else ''})"
+        for each in late.also[:MOST_ALSO]
+    ]
+    more = late.also_count - len(named)
+    return f" Late too: {', '.join(named)}{f' and {more} others' if more > 0 else ''}."
 
 
 def _cause(what: str) -> str:
@@ -156,7 +175,42 @@ def alarm(ranks: RanksFacts) -> str:
     text += f" for {wording.seconds(hang.for_s)}" if hang.for_s >= 0.1 else ""
     if hang.absent:
         text += f", to which {_listed(hang.absent)} did not come"
-    return text + " when the record ended."
+    text += " when the record ended."
+    if hang.recorder:
+        text += f" It is number {hang.sequence} of the group {hang.group}"
+        text += f" ({hang.sizes})" if hang.sizes else ""
+        text += ", by torch's flight recorder"
+        text += f"; {_listed(hang.unknown)} left no dump." if hang.unknown else "."
+        if not hang.absent and not hang.unknown:
+            text += " All of its ranks came: what stands still is the transfer itself, or a mismatch."
+    return text
+
+
+def mismatched(ranks: RanksFacts, root: str) -> str:
+    """What ranks called that does not fit together; "" where all do."""
+    found = ranks.mismatch
+    if found is None:
+        return ""
+    said = []
+    for text, which in found.calls.items():
+        site = next((found.sites[str(rank)] for rank in which if str(rank) in found.sites), None)
+        said.append(f"{_listed(which)} called {text}{f' at {wording.place(site, root)}' if site else ''}")
+    return (
+        f"Collective number {found.sequence} of the group {found.group} differs in its {found.what}: {'; '.join(said)}."
+    )
+
+
+def _links(ranks: RanksFacts) -> tuple[str, ...]:
+    """Latency and rate of the link, with their errors."""
+    if not ranks.links:
+        why = ranks.withheld.get("link")
+        return (f"Latency and rate of the link are not told: {why}.",) if why else ()
+    return tuple(
+        f"By its own calls of {link.sizes} sizes, {wording.label(link.kind)} over {link.backend} between "
+        f"{link.ranks} ranks takes {ms(link.latency_ms)} (± {ms(link.latency_error_ms)}) a call, and what each rank "
+        f"sends passes at {link.gigabytes_per_s:.2g} GB/s (± {link.gigabytes_error:.2g})."
+        for link in ranks.links
+    )
 
 
 def _listed(ranks: tuple[int, ...]) -> str:
@@ -169,7 +223,7 @@ def _stands(ranks: RanksFacts, root: str) -> tuple[Stand, ...]:
     hang = ranks.hang
     if hang is None:
         return ()
-    numbers = sorted({*map(int, hang.doing), *hang.absent})
+    numbers = sorted({*map(int, hang.doing), *hang.absent}, key=lambda rank: (rank in hang.arrived, rank))
     return tuple(
         Stand(
             str(number),
@@ -241,7 +295,7 @@ def _shown(ranks: RanksFacts, names: list[str]) -> list[int]:
         1.4826 * median([abs(value - middle) for value in _column(ranks, names, place)] or [0.0])
         for place, middle in enumerate(middles)
     ]
-    named = {ranks.typical, ranks.slowest, ranks.late.rank if ranks.late else None}
+    named = {ranks.typical, ranks.slowest, *_late_ranks(ranks)}
     scores = {}
     for place, row in enumerate(ranks.rows):
         away = [
@@ -258,6 +312,11 @@ def _shown(ranks: RanksFacts, names: list[str]) -> list[int]:
     return sorted(found[:MOST_OUTLIERS])
 
 
+def _late_ranks(ranks: RanksFacts) -> list[int]:
+    late = ranks.late
+    return [late.rank, *(each.rank for each in late.also)] if late is not None else []
+
+
 def _heat(ranks: RanksFacts, names: list[str], shown: list[int]) -> tuple[HeatRow, ...]:
     middles = _middles(ranks, names)
     full = _FULL_SHADE * (middles[0] or 1.0)
@@ -272,7 +331,7 @@ def _heat(ranks: RanksFacts, names: list[str], shown: list[int]) -> tuple[HeatRo
 
 
 def _note(ranks: RanksFacts, row: RankRow) -> str:
-    if ranks.late is not None and row.rank == ranks.late.rank:
+    if row.rank in _late_ranks(ranks):
         return "late"
     if row.state != "ok":
         return row.state

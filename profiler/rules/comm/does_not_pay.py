@@ -7,6 +7,8 @@ from profiler.rules.base import Bottleneck, Fix, Gain, Outcome, Rule, Severity, 
 from profiler.rules.comm.exposed import Exposed, evidence, exposed, sentence
 from profiler.rules.phrases import ms
 
+_WORTH_SHARE = 0.75  # of the ranks' number, at which they are said to pay
+
 
 class DoesNotPay(Rule):
     """All ranks together train hardly faster than one of them would alone.
@@ -20,7 +22,8 @@ class DoesNotPay(Rule):
     of training is done; it is below `worth_ranks`. Abstains where waiting for late ranks can't be told from transfer.
 
     ## Fix
-    Train on one rank until the step has more work (larger batch, model or faster network), then scale.
+    Train on one rank until the step has more work (larger batch, model or faster network), then scale. The batch at
+    which the ranks would do three quarters of their number's work is said: what they exchange does not grow with it.
 
     ## Gain
     Promised only where one rank alone is faster: n ranks' work in `n x work` against the step.
@@ -46,15 +49,25 @@ class DoesNotPay(Rule):
         alone_ms = count * found.work_ms
         gain = Gain.of(found.step_ms, 0.5 * (found.step_ms - alone_ms), found.step_ms - alone_ms)
         faster = alone_ms < 0.95 * found.step_ms
+        pays = _pays_at(found)
         return self.finding(
             title=f"{count} ranks train as fast as {worth_ranks:.1f} would without communication",
             why=(
                 f"{sentence(found)} The work of a step takes a rank {ms(found.work_ms)}, so one alone would do what "
                 f"{count} do in {ms(found.step_ms)} in {ms(alone_ms)}."
             ),
-            evidence={**evidence(found), "worth_ranks": worth_ranks, "alone_ms": alone_ms},
-            fix=Fix("Give each rank more work per step, or train on fewer ranks."),
+            evidence={**evidence(found), "worth_ranks": worth_ranks, "alone_ms": alone_ms, "batch_factor": pays},
+            fix=Fix(
+                f"Give each rank more work per step ({pays:.1f} times the batch to be worth "
+                f"{_WORTH_SHARE * count:.1f} ranks), or train on fewer ranks."
+            ),
             gain=gain if faster else None,
             step_ms=found.step_ms,
             severity=Severity.INFO,
         )
+
+
+def _pays_at(found: Exposed) -> float:
+    """With how many times the work a step the ranks are worth `_WORTH_SHARE` of their number: k·w / (k·w + lost)."""
+    lost_ms = found.step_ms - found.work_ms
+    return _WORTH_SHARE / (1 - _WORTH_SHARE) * lost_ms / max(found.work_ms, 1e-9)

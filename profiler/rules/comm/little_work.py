@@ -6,7 +6,8 @@ import math
 
 from profiler.analysis.facts import Facts
 from profiler.rules.base import Bottleneck, Fix, Gain, Outcome, Rule, Threshold
-from profiler.rules.comm.exposed import Exposed, evidence, exposed, reduced, sentence, wrapped_at
+from profiler.rules.comm.exposed import GRADIENTS, Exposed, evidence, exposed, reduced, sentence, wrapped_at
+from profiler.rules.comm.link import link_of, predicted, sentence_of
 from profiler.rules.evidence import worth
 from profiler.rules.phrases import ms, percent
 
@@ -22,14 +23,17 @@ class LittleWork(Rule):
     DistributedDataParallel reduces once a step, or parameters are fully sharded; the transfer that nothing hides is at
     least `threshold` of the step, and exchanging all gradients takes at least `of_backward` of the time that the
     backward pass computes, so that no arrangement of buckets could hide it (sharded: the transfer against the work of
-    the step). Abstains where the reducer took no sample, or waiting for late ranks can't be told from transfer.
+    the step). How long the exchange takes is told by the latency and rate that the run's own messages show; where they
+    show none, by the reducer's time from its first bucket to its last. Abstains where the reducer took no sample, or
+    waiting for late ranks can't be told from transfer.
 
     ## Fix
     A larger batch per rank, or more micro-batches a step under `no_sync`: work grows, transfer does not.
 
     ## Gain
     With k times the batch the transfer per sample falls to 1 / k: from half of it (k = 2) to what k = 4 saves, per as
-    many samples as now. The k at which transfer is a tenth of the step, `transfer x 0.9 / (0.1 x work)`, is said.
+    many samples as now. The k at which transfer is a tenth of the step, `transfer x 0.9 / (0.1 x work)`, is said; and
+    where the link's latency and rate are known, the k at which backward lasts as long as the exchange.
 
     ## Reference
     PyTorch Distributed: Experiences on Accelerating Data Parallel Training (Li et al., VLDB 2020), section 3.2.
@@ -51,10 +55,15 @@ class LittleWork(Rule):
         if not isinstance(found, Exposed):
             return self.abstain(found) if found else None
         taken_ms, behind_ms = found.network_ms, found.work_ms
+        link = told = None
         if reduction is not None:
             if not reduction.total_ms or not reduction.compute_ms:
                 return self.abstain("the reducer took no sample of its own times")
             taken_ms, behind_ms = reduction.total_ms, reduction.compute_ms
+            link = None if reduction.comm_hook else link_of(found.ranks, GRADIENTS)
+            told = predicted(link, max(len(reduction.bucket_bytes), 1), reduction.parameter_bytes)
+            if told is not None:
+                taken_ms = told[0]
         if taken_ms < self.of_backward.value * behind_ms:
             return None
         low, high = found.network_ms / 2, found.network_ms * 3 / 4
@@ -74,6 +83,12 @@ class LittleWork(Rule):
             why=(
                 f"{sentence(found)} The exchange takes {ms(taken_ms)} in all, and the work that it could run behind "
                 f"{ms(behind_ms)}. With {enough} times the work a step, transfer would be a tenth of it."
+                + (
+                    f" {sentence_of(link)} At {taken_ms / behind_ms:.1f} times the batch the backward pass would "
+                    "last as long as the exchange, and could hide all of it but the last bucket."
+                    if link is not None and told is not None and taken_ms > behind_ms
+                    else ""
+                )
             ),
             evidence={
                 **evidence(found),
@@ -81,6 +96,7 @@ class LittleWork(Rule):
                 "exchange_ms": taken_ms,
                 "behind_ms": behind_ms,
                 "batch_factor": float(enough),
+                **({"exchange_error_ms": told[1], "hidden_at_factor": taken_ms / behind_ms} if told else {}),
             },
             fix=Fix.at(
                 at, f"Give each rank more work per step: a larger batch{now}, or accumulate under no_sync().", _CODE

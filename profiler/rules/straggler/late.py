@@ -11,6 +11,7 @@ from profiler.rules.evidence import step_ms, worth
 from profiler.rules.phrases import ms, percent
 
 THRESHOLD = 0.05  # of the step that the others wait
+_MOST_NAMED = 6
 _DOES = {
     "data_wait": "waits for its batches",
     "host_to_device": "copies its batches to the device",
@@ -35,8 +36,14 @@ class Late:
     @property
     def gain(self) -> Gain:
         """What the others would not wait: at most what its cause takes longer, 60 % of it for sure."""
-        saves_ms = min(self.rank.late_ms, self.cause.ms)
+        saves_ms = self.saves_ms
         return Gain.of(self.step_ms, 0.6 * saves_ms, saves_ms)
+
+    @property
+    def saves_ms(self) -> float:
+        """By how much the step ends earlier once those that are named come in time."""
+        rank = self.rank
+        return min(rank.late_ms if rank.saves_ms is None else rank.saves_ms, self.cause.ms)
 
     @property
     def who(self) -> str:
@@ -60,8 +67,25 @@ class Late:
         network = f"; the transfer itself takes {ms(ranks.network_ms)}" if ranks.network_ms is not None else ""
         return (
             f"It came last in {percent(self.rank.share_of_steps)} of the {ranks.compared_steps} steps compared, and "
-            f"{percent(self.rank.share_of_waiting)} of all waiting for each other is due to it{network}."
+            f"{percent(self.rank.share_of_waiting)} of all waiting for each other is due to it{network}.{self._also}"
         )
+
+    @property
+    def _also(self) -> str:
+        """Who comes late beside it, and what that means for curing it alone; "" for nobody."""
+        rank = self.rank
+        if not rank.also:
+            return ""
+        named = [
+            f"{each.rank} ({ms(each.late_ms)}{f', it {_DOES[each.cause.what]} longer' if each.cause else ''})"
+            for each in rank.also[:_MOST_NAMED]
+        ]
+        more = rank.also_count - len(named)
+        text = f" Late too: {'rank' if rank.also_count == 1 else 'ranks'} {', '.join(named)}"
+        text += f" and {more} others." if more > 0 else "."
+        if rank.alone_ms is not None and rank.alone_ms < 0.8 * self.saves_ms:
+            text += f" Cured alone, {self.who} would save {ms(rank.alone_ms)} of the {ms(self.saves_ms)}."
+        return text
 
     @property
     def evidence(self) -> dict[str, float]:
@@ -69,6 +93,8 @@ class Late:
         values = {
             "late_rank": float(self.rank.rank),
             "late_ms": self.rank.late_ms,
+            "late_ranks": float(1 + self.rank.also_count) if self.rank.also_count else None,
+            "alone_ms": self.rank.alone_ms,
             "late_steps_share": self.rank.share_of_steps,
             "cause_ms": self.cause.ms,
             "own_ms": self.cause.own_ms,
@@ -94,7 +120,7 @@ def late(facts: Facts, *causes: str, threshold: float = THRESHOLD) -> Late | str
     if rank.late_ms < threshold * whole or not rank.causes or rank.causes[0].what not in causes:
         return None
     found = Late(whole, ranks, rank, rank.causes[0])
-    return found if worth(facts, min(rank.late_ms, found.cause.ms)) else None
+    return found if worth(facts, found.saves_ms) else None
 
 
 def at_line(found: Late) -> str:

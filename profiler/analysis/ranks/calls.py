@@ -1,0 +1,36 @@
+"""Single calls of the same collective on the ranks that took part, side by side.
+
+In:  `Exchange`s of ranks, of one kind, type, size and group.
+Out: what each call took once all had come: the time of the rank that it blocked least.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import lcm
+
+import numpy as np
+
+from profiler.analysis.rank_facts import Exchange
+from profiler.analysis.ranks.matched import Floats
+
+FEWEST = 8  # calls in common below which nothing is said
+
+
+def transfers(exchanges: Sequence[Exchange]) -> Floats | None:
+    """Transfer of each call that all ranks have kept, ms; None where ranks made other calls, or kept too few.
+
+    One rank alone can't tell: what it was blocked for may be waiting.
+    """
+    if len(exchanges) < 2 or any(not each.every or not each.times for each in exchanges):
+        return None
+    every = lcm(*(each.every for each in exchanges))
+    columns = []
+    for each in exchanges:
+        step = every // each.every
+        columns.append(np.frombuffer(each.times, dtype="<f4")[step - 1 :: step].astype(np.float64))
+    count = min(len(column) for column in columns)
+    if count < FEWEST:
+        return None
+    result: Floats = np.min([column[:count] for column in columns], axis=0)
+    return result
