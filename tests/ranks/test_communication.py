@@ -253,6 +253,9 @@ def test_shards_tensors_optimizers_and_pipelines_wait_for_what_timers_in_the_scr
     assert done.returncode == 0, done.stderr
     assert "recording stopped" not in done.stderr
     for rank, process in enumerate(processes(tmp_path)):
+        made = {note["name"]: note["value"] for note in of_kind(read_notes(process)[0], "setting")}
+        shape = {"schedule": "Schedule1F1B", "micro_batches": 4, "stages": 2, "stages_of_rank": 1}
+        assert made["pipeline"] == shape
         table = columns(process)
         assert len(table["wall_ns"]) == 16
         for number, word in enumerate(PARALLELISMS):
