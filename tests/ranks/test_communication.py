@@ -268,6 +268,34 @@ def test_shards_tensors_optimizers_and_pipelines_wait_for_what_timers_in_the_scr
             assert table["comm_forward"][steps].all() == (word in ("SHARDED", "TENSOR")), word
 
 
+FOUR = """
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+model = torch.nn.Sequential(*[torch.nn.Linear(64, 64) for _ in range(2)])
+fully_shard(model, mesh=init_device_mesh("cpu", (ranks,)), reshard_after_forward=False)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+for step in range(40):
+    model(torch.randn(8, 64)).square().mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    if rank == 2:
+        time.sleep(0.1)
+"""
+
+
+def test_of_four_ranks_the_one_that_the_others_wait_for_is_named_with_its_line(tmp_path: Path) -> None:
+    done = on_ranks(tmp_path, FOUR, ranks=4)
+    assert done.returncode == 0, done.stderr
+    ranks = json.loads((tmp_path / "run" / "summary.json").read_text())["ranks"]
+    assert ranks["recorded"] == [0, 1, 2, 3]
+    late = ranks["late"]
+    assert late["rank"] == 2 and late["share_of_steps"] > 0.8 and late["causes"][0]["what"] == "other"
+    assert late["line"]["source"].strip() == "time.sleep(0.1)"
+    by_rank = {row["rank"]: row["waiting_ms"] for row in ranks["rows"]}
+    assert all(by_rank[rank] > 2 * by_rank[2] for rank in (0, 1, 3)), by_rank
+
+
 def test_a_process_on_its_own_has_nothing_wrapped_but_functions_that_it_never_calls(tmp_path: Path) -> None:
     source = """
 from torch.distributed import Work

@@ -1,7 +1,6 @@
 """Two ranks share the parameters of a model; the second one's batches are longer, and the first waits for it.
 
 Planted: the second rank computes on sequences three times as long
-Where:   loss = model(batch).square().mean()
 Verdict: straggler
 Rule:    straggler/compute
 Ranks:   2

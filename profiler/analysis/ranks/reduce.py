@@ -84,6 +84,7 @@ def rank_facts(
         series=series(measured) if measured is not None else Series(),
         asynchronous=facts.machine.asynchronous,
         device_times=facts.machine.device_times,
+        restart=int(joined.get("restart") or 0),
     )
 
 

@@ -58,8 +58,8 @@ class PipelineBubble(Rule):
             ),
             why=(
                 f"Rank {found.longest} works longest, {ms(found.longest_ms)} a step, and waits for the rest of it. "
-                f"Until the first micro-batch has come through all {found.stages} stages, and from when the last one leaves "
-                f"it, a rank has nothing to do under {found.schedule}."
+                f"Until the first micro-batch has come through all {found.stages} stages, and once the last one has "
+                f"left its own, a rank has nothing to do under {found.schedule}."
             ),
             evidence={
                 "idle_ms": idle_ms,
