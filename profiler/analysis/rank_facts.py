@@ -177,6 +177,7 @@ class RankFacts:
     asynchronous: bool = False  # its device runs behind the host
     device_times: bool = False  # and stages are timed on the device's own clock
     flight: FlightRecord | None = None
+    restart: int = 0  # how often an elastic launcher had restarted the job
 
 
 # the job

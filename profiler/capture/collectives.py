@@ -1,8 +1,7 @@
 """Collectives that the program calls: `torch.distributed`'s functions, and the waits for those it made asynchronous.
 
 Communication is where the training thread is blocked: in a synchronous call, or in the wait for an asynchronous one.
-What is built of these (FSDP, ZeroRedundancyOptimizer, pipelines) is seen through them. `isend` and `irecv` are not
-replaced, since `P2POp` compares them by identity; their waits are seen.
+What is built of these (FSDP, ZeroRedundancyOptimizer) is seen through them.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ from .traffic import ASYNCHRONOUS, BLOCKED, BYTES, CALLS, Traffic, took
 
 _is_compiling = torch.compiler.is_compiling
 _ANY = code(Kind.PUSH, Name.COMMUNICATION)
-_MOST_PENDING = 4096
 
 FUNCTIONS: dict[str, Communication] = {
     "all_reduce": Communication.ALL_REDUCE,
@@ -100,7 +98,6 @@ def timed_collective(session: Session, traffic: Traffic, original: Any, kind: in
     has_tensor = kind not in _NO_TENSOR and "obj" not in places and not tensor_name.endswith("object_list")
     record, clock = session.record, session.clock
     codes: dict[int, tuple[int, int, int]] = {}
-    pending = traffic.pending
     word = COLLECTIVES[kind]
 
     @functools.wraps(original)
@@ -142,8 +139,7 @@ def timed_collective(session: Session, traffic: Traffic, original: Any, kind: in
             row[BYTES] += size_bytes
             if kwargs.get("async_op") or isinstance(result, distributed.Work):
                 row[ASYNCHRONOUS] += 1
-                if len(pending) < _MOST_PENDING:
-                    pending[id(result)] = (push, pop, row)
+                traffic.is_pending(id(result), (push, pop, row))
             else:
                 took(row, ended_ns - began_ns)
         except Exception as error:
@@ -181,24 +177,3 @@ def _timed_wait(session: Session, traffic: Traffic, original: Any) -> Callable[.
         return result
 
     return wait
-
-
-def timed_wait_tensor(session: Session, traffic: Traffic, original: Any) -> Callable[..., Any]:
-    """The wait of functional collectives, and so of DTensor: at the first use of the tensor, or at once."""
-    record, clock = session.record, session.clock
-    push, pop, raised = codes_of(Communication.WAIT, 0)
-
-    @functools.wraps(original)
-    def wait_tensor(*args: Any, **kwargs: Any) -> Any:
-        if traffic.inside or (session.guarded and _is_compiling()) or get_ident() != session.owner:
-            return original(*args, **kwargs)
-        record((push, clock()))
-        try:
-            result = original(*args, **kwargs)
-        except BaseException:
-            session.write_safely(raised, "communication")
-            raise
-        record((pop, clock()))
-        return result
-
-    return wait_tensor

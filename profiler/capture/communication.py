@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import distributed
 
-from . import collectives, ddp
+from . import collectives, ddp, functional, point_to_point
 from .imports import when_imported
 from .session import Session
 from .traffic import Traffic, note_rank
@@ -32,12 +32,12 @@ def install(session: Session) -> None:
         if not joined:
             joined = True
             collectives.install_waits(session, traffic)
-            session.on_close(when_imported("torch.distributed._functional_collectives", functional))
+            point_to_point.install(session, traffic)
+            session.on_close(when_imported("torch.distributed._functional_collectives", watch_functional))
 
-    def functional(module: Any) -> None:
+    def watch_functional(module: Any) -> None:
         if session.active:
-            wait = collectives.timed_wait_tensor(session, traffic, module.wait_tensor)
-            session.patches.replace(module, "wait_tensor", wait)
+            functional.install(session, traffic, module)
 
     _after(session, "init_process_group", join)
     _after(session, "destroy_process_group", traffic.forget_groups)

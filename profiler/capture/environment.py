@@ -172,7 +172,13 @@ def _watch_wrappers(session: Session) -> None:
             if hasattr(module, "fully_shard"):
                 _watch_wrapper(session, module, "fully_shard", "fsdp", _FSDP_WORDS)
 
+    def pipelines(module: Any) -> None:
+        for name in ("PipelineScheduleSingle", "PipelineScheduleMulti"):
+            if session.active and hasattr(module, name):
+                _watch_pipeline(session, getattr(module, name))
+
     session.on_close(when_imported("torch.distributed.fsdp", fsdp))
+    session.on_close(when_imported("torch.distributed.pipelining.schedules", pipelines))
     _watch_wrapper(session, torch, "compile", "compile", _COMPILE_WORDS)
     _watch_wrapper(session, torch.nn.Module, "compile", "compile", _COMPILE_WORDS)
 
@@ -197,6 +203,30 @@ def _watch_wrapper(session: Session, owner: Any, function: str, name: str, words
         return result
 
     session.patches.replace(owner, function, wrap)
+
+
+def _watch_pipeline(session: Session, schedule: Any) -> None:
+    """Note the first schedule of a pipeline: how many stages and micro-batches it has."""
+    original = schedule.__init__
+
+    @functools.wraps(original)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        original(self, *args, **kwargs)
+        if not session.active or was_set(session, "pipeline"):
+            return
+        try:
+            site = _set_by[session]["pipeline"] = caller(2)
+            value = {
+                "schedule": type(self).__name__,
+                "micro_batches": int(self._n_microbatches),
+                "stages": int(self._num_stages),
+                "stages_of_rank": len(getattr(self, "_stages", (self,))),
+            }
+            _note(session, "pipeline", value, site)
+        except Exception as error:
+            session.fail("settings", error)
+
+    session.patches.replace(schedule, "__init__", __init__)
 
 
 def _plain(value: Any) -> Any:

@@ -27,6 +27,8 @@ _MOST_ROWS = 512
 _MOST_RANKS = 64  # of a group, in its note
 _MOST_TIMES = 64  # of a row
 _DUMP_VARIABLES = ("TORCH_FR_DUMP_TEMP_FILE", "TORCH_NCCL_DEBUG_INFO_TEMP_FILE")
+_MOST_PENDING = 4096
+Pending = tuple[int, int, Row]  # PUSH and POP of a wait, and the row that it counts in
 
 
 class Traffic:
@@ -36,7 +38,7 @@ class Traffic:
         self.session = session
         self.rows: dict[tuple[int, int, Any, int], Row] = {}
         self.inside = False  # of a collective: those that it is made of do not count
-        self.pending: dict[int, tuple[int, int, Row]] = {}  # identity of a Work → PUSH, POP, its row
+        self.pending: dict[int, Pending] = {}  # by the identity of a Work
         self._groups: dict[int, int] = {}
         session.on_step(self._note_now_and_then, first=_FIRST_NOTE)
         self._next_times = 0  # step from which a note holds single times, too
@@ -52,12 +54,22 @@ class Traffic:
                 self.rows[key] = row
         return row
 
+    def is_pending(self, work: int, how: Pending) -> None:
+        """Remember of what the wait for a Work will be."""
+        if len(self.pending) < _MOST_PENDING:
+            self.pending[work] = how
+
     def group(self, group: Any) -> int:
-        """The number of a process group; described at first sight."""
+        """The number of a process group, None for the default one; described at first sight."""
         number = self._groups.get(id(group))
         if number is None:
-            number = self._groups[id(group)] = len(self._groups)
-            self._describe(number, group)
+            world = distributed.group.WORLD if distributed.is_initialized() else None
+            same = world if group is None else None if group is world else group
+            number = self._groups.get(id(same))
+            if number is None:
+                number = len(self._groups)
+                self._describe(number, None if group is world else group)
+            self._groups[id(group)] = number
         return number
 
     def forget_groups(self) -> None:

@@ -67,50 +67,114 @@ sys.stdout.write(f"TRUTH {rank} {exposed / 1e9}\\n")
 """
 )
 
-LIBRARIES = """
-import copy, pickle
+KINDS = """
 from torch import nn
+from torch.distributed import _functional_collectives as functional
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.optim import ZeroRedundancyOptimizer
+from torch.distributed.pipelining import PipelineStage, Schedule1F1B
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
-def layers():
-    return nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64))
+blocked = inside = 0
 
-def train(model, optimizer):
-    for step in range(3):
-        model(torch.randn(8, 64)).sum().backward()
+def timed(owner, name):
+    original = getattr(owner, name, None)
+    if original is None:
+        return
+    def call(*args, **kwargs):
+        global blocked, inside
+        if inside:
+            return original(*args, **kwargs)
+        inside, began = 1, time.perf_counter()
+        try:
+            return original(*args, **kwargs)
+        finally:
+            blocked, inside = blocked + time.perf_counter() - began, 0
+    setattr(owner, name, call)
+
+gathers = ("all_gather_into_tensor", "all_gather_single")
+for name in (*gathers, "reduce_scatter_tensor", "reduce_scatter_single", "broadcast"):
+    timed(dist, name)
+timed(dist.Work, "wait")
+timed(dist.ProcessGroup, "send")
+timed(dist.ProcessGroup, "recv")
+timed(functional, "wait_tensor")
+
+def layers():
+    return nn.Sequential(*[nn.Sequential(nn.Linear(256, 512), nn.ReLU(), nn.Linear(512, 256)) for _ in range(3)])
+
+def train(name, forward_and_backward, optimizer):
+    global blocked
+    for step in range(4):
+        if step == 1:  # the first step warms up, and the last one's time goes on into what follows
+            blocked = 0
+        if step == 3:
+            sys.stdout.write(f"{name} {rank} {blocked}\\n")
+        forward_and_backward()
         optimizer.step()
         optimizer.zero_grad()
 
+batch = torch.randn(256, 256)
 mesh = init_device_mesh("cpu", (2,))
+
 sharded = layers()
-for part in (sharded[0], sharded[2], sharded):
+for part in (*sharded, sharded):
     fully_shard(part, mesh=mesh)
-train(sharded, torch.optim.AdamW(sharded.parameters()))
-parallel = parallelize_module(layers(), mesh, {"0": ColwiseParallel(), "2": RowwiseParallel()})
-train(parallel, torch.optim.SGD(parallel.parameters(), lr=0.1))
-replicated = DDP(layers())
-train(replicated, ZeroRedundancyOptimizer(replicated.parameters(), optimizer_class=torch.optim.Adam))
-copy.deepcopy(replicated.module)
-pickle.dumps(replicated.module)
+train("SHARDED", lambda: sharded(batch).square().mean().backward(), torch.optim.SGD(sharded.parameters(), lr=0.1))
+
+parallel = layers()
+for block in parallel:
+    parallelize_module(block, mesh, {"0": ColwiseParallel(), "2": RowwiseParallel()})
+train("TENSOR", lambda: parallel(batch).square().mean().backward(), torch.optim.SGD(parallel.parameters(), lr=0.1))
+
+split = layers()
+zero = ZeroRedundancyOptimizer(split.parameters(), optimizer_class=torch.optim.SGD, lr=0.1)
+train("ZERO", lambda: split(batch).square().mean().backward(), zero)
+
+part = layers()
+schedule = Schedule1F1B(PipelineStage(part, rank, 2, torch.device("cpu")), 4, loss_fn=nn.functional.mse_loss)
+train(
+    "PIPELINE",
+    lambda: schedule.step(batch) if rank == 0 else schedule.step(target=batch, losses=[]),
+    torch.optim.SGD(part.parameters(), lr=0.1),
+)
+"""
+PARALLELISMS = ("SHARDED", "TENSOR", "ZERO", "PIPELINE")
+
+LIBRARIES = """
+import copy, pickle
+from torch import nn
+from torch.distributed import _functional_collectives as functional
+
+model = DDP(nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64)))
+copy.deepcopy(model.module)
+pickle.dumps(model.module)
 buffer = torch.ones(4)
-if rank == 0:
-    dist.send(buffer, 1)
-    dist.isend(buffer, 1).wait()
-else:
-    dist.recv(buffer, 0)
-    dist.irecv(buffer, 0).wait()
-for work in dist.batch_isend_irecv([dist.P2POp(dist.isend if rank == 0 else dist.irecv, buffer, 1 - rank)]):
-    work.wait()
-objects = [None, None]
-dist.all_gather_object(objects, {"rank": rank})
-dist.broadcast_object_list(objects, 0)
-dist.all_to_all_single(torch.empty(4), buffer)
-dist.all_reduce(buffer, group=dist.new_group([0, 1]))
-dist.barrier()
-train(replicated, torch.optim.SGD(replicated.parameters(), lr=0.1))
+other = dist.new_group([0, 1])
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+for step in range(4):
+    if step == 2:
+        if rank == 0:
+            dist.send(buffer, 1)
+            dist.isend(buffer, 1).wait()
+        else:
+            dist.recv(buffer, 0)
+            dist.irecv(buffer, 0).wait()
+        for work in dist.batch_isend_irecv([dist.P2POp(dist.isend if rank == 0 else dist.irecv, buffer, 1 - rank)]):
+            work.wait()
+        objects = [None, None]
+        dist.all_gather_object(objects, {"rank": rank})
+        dist.broadcast_object_list(objects, 0)
+        dist.all_to_all_single(torch.empty(4), buffer)
+        dist.all_reduce(buffer, group=other)
+        dist.all_reduce(buffer, group=dist.group.WORLD)
+        assert functional.all_gather_tensor(buffer, 0, dist.group.WORLD).sum() == 8 * buffer[0]
+        functional.reduce_scatter_tensor(buffer, "sum", 0, dist.group.WORLD) + 1
+        dist.barrier()
+    model(torch.randn(8, 64)).sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
 sys.stdout.write(f"TRUTH {rank} 0\\n")
 """
 
@@ -123,10 +187,10 @@ def columns(process: Path) -> dict[str, Any]:
     return collect(process, final=True).steps.columns()
 
 
-def truth(output: str) -> dict[int, float]:
-    """What the script printed, by rank."""
-    words = output.replace("TRUTH", "\nTRUTH").splitlines()
-    return {int(line.split()[1]): float(line.split()[2]) for line in words if line.startswith("TRUTH")}
+def truth(output: str, word: str = "TRUTH") -> dict[int, float]:
+    """What the script printed after that word, by rank."""
+    words = output.replace(word, f"\n{word}").splitlines()
+    return {int(line.split()[1]): float(line.split()[2]) for line in words if line.startswith(word)}
 
 
 @pytest.mark.parametrize("source", [BY_HAND, BY_DDP], ids=["by hand", "by DDP"])
@@ -163,20 +227,73 @@ def test_what_is_built_on_collectives_is_seen_and_undisturbed(tmp_path: Path) ->
     notes, _ = read_notes(processes(tmp_path)[1])
     rank = of_kind(notes, "rank")[-1]
     assert (rank["rank"], rank["world_size"], rank["backend"]) == (1, 2, "gloo")
-    sent = {row["kind"] for row in of_kind(notes, "traffic")[-1]["rows"]}
+    sent = {}
+    for row in of_kind(notes, "traffic")[-1]["rows"]:
+        sent[row["kind"]] = sent.get(row["kind"], 0) + row["calls"]
     expected = {
-        "all_gather",
-        "reduce_scatter",
-        "broadcast",
-        "objects",
-        "all_to_all",
-        "all_reduce",
-        "barrier",
-        "receive",
+        "receive": 3,
+        "objects": 1,
+        "broadcast": 1,
+        "all_to_all": 1,
+        "all_reduce": 2,
+        "all_gather": 1,
+        "reduce_scatter": 1,
+        "barrier": 1,
     }
-    assert expected <= sent, json.dumps(sorted(sent))
+    assert sent == expected, json.dumps(sent)
+    described = [note["description"] for note in of_kind(notes, "group")]
+    assert len(described) == 2 and described[0] == "default", described
     seen = {int(name.rsplit("_", 1)[1]) for name in columns(processes(tmp_path)[1]) if name.startswith("comm_n_")}
-    assert {Communication.ALL_GATHER, Communication.REDUCE_SCATTER, Communication.WAIT} <= seen
+    assert {Communication.ALL_GATHER, Communication.REDUCE_SCATTER, Communication.RECEIVE} <= seen
+    assert Communication.WAIT not in seen
+
+
+def test_shards_tensors_optimizers_and_pipelines_wait_for_what_timers_in_the_script_say(tmp_path: Path) -> None:
+    done = on_ranks(tmp_path, KINDS)
+    assert done.returncode == 0, done.stderr
+    assert "recording stopped" not in done.stderr
+    for rank, process in enumerate(processes(tmp_path)):
+        made = {note["name"]: note["value"] for note in of_kind(read_notes(process)[0], "setting")}
+        shape = {"schedule": "Schedule1F1B", "micro_batches": 4, "stages": 2, "stages_of_rank": 1}
+        assert made["pipeline"] == shape
+        table = columns(process)
+        assert len(table["wall_ns"]) == 16
+        for number, word in enumerate(PARALLELISMS):
+            steps = slice(4 * number + 1, 4 * number + 3)
+            ours_s = table["part_11"][steps].sum() / 1e9
+            told_s = truth(done.stdout, word)[rank]
+            assert abs(ours_s - told_s) <= max(0.05 * told_s, 0.0005 * 2), (word, rank, ours_s, told_s)
+            waits = table.get(f"comm_ns_{int(Communication.WAIT)}")
+            assert waits is None or not waits[steps].any(), word
+            assert table["comm_forward"][steps].all() == (word in ("SHARDED", "TENSOR")), word
+
+
+FOUR = """
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+model = torch.nn.Sequential(*[torch.nn.Linear(64, 64) for _ in range(2)])
+fully_shard(model, mesh=init_device_mesh("cpu", (ranks,)), reshard_after_forward=False)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+for step in range(40):
+    model(torch.randn(8, 64)).square().mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    if rank == 2:
+        time.sleep(0.1)
+"""
+
+
+def test_of_four_ranks_the_one_that_the_others_wait_for_is_named_with_its_line(tmp_path: Path) -> None:
+    done = on_ranks(tmp_path, FOUR, ranks=4)
+    assert done.returncode == 0, done.stderr
+    ranks = json.loads((tmp_path / "run" / "summary.json").read_text())["ranks"]
+    assert ranks["recorded"] == [0, 1, 2, 3]
+    late = ranks["late"]
+    assert late["rank"] == 2 and late["share_of_steps"] > 0.8 and late["causes"][0]["what"] == "other"
+    assert late["line"]["source"].strip() == "time.sleep(0.1)"
+    by_rank = {row["rank"]: row["waiting_ms"] for row in ranks["rows"]}
+    assert all(by_rank[rank] > 2 * by_rank[2] for rank in (0, 1, 3)), by_rank
 
 
 def test_a_process_on_its_own_has_nothing_wrapped_but_functions_that_it_never_calls(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from generated import job
 from profiler.analysis.measured import Measured
 from profiler.analysis.rank_facts import Exchange, LastSeen, RankFacts
 from profiler.analysis.ranks import clocks
+from profiler.analysis.ranks.job import one_attempt
 from profiler.analysis.ranks.matched import match
 from profiler.analysis.ranks.merge import merge
 from profiler.analysis.ranks.reduce import series
@@ -216,3 +218,16 @@ def test_what_a_rank_keeps_is_read_back_as_it_was() -> None:
 def test_what_is_no_ranks_facts_is_refused(text: bytes) -> None:
     with pytest.raises(ValueError):
         from_json(RankFacts, text)
+
+
+def test_ranks_of_one_attempt_of_an_elastic_job_are_laid_side_by_side() -> None:
+    def attempt(restart: int, steps: tuple[int, int]) -> list[RankFacts]:
+        return [replace(rank, restart=restart, steps=steps[rank.rank]) for rank in job(2)]
+
+    found: dict[int, list[tuple[RankFacts, Path]]] = {}
+    for rank in [*attempt(0, (310, 300)), *attempt(1, (305, 306)), *attempt(2, (0, 0))]:
+        found.setdefault(rank.rank, []).append((rank, Path(f"{rank.rank}-{rank.restart}")))
+    chosen, said = one_attempt(found)
+    assert {number: path.name for number, (_, path) in chosen.items()} == {0: "0-1", 1: "1-1"}
+    assert "2 times" in said and "attempt 2" in said
+    assert one_attempt({0: found[0][:1], 1: found[1][:1]})[1] == ""

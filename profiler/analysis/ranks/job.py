@@ -79,11 +79,10 @@ def read_job(
             found.setdefault(rank.rank, []).append((rank, directory))
         elif kept.is_of_another_version(directory):
             unreadable.append(directory.parent.name)
-    chosen = {number: max(each, key=lambda item: (item[0].steps, item[0].duration_s)) for number, each in found.items()}
+    chosen, restarts = one_attempt(found)
     job = merge([rank for rank, _ in chosen.values()], read_all(dumps) if dumps is not None else None)
     if job is None:
         return None
-    restarts = sum(len([1 for rank, _ in each if rank.steps]) > 1 for each in found.values())
     if shown is not None and shown not in chosen:
         raise ProfError(f"rank {shown} left no record: there are {', '.join(map(str, sorted(chosen)[:16]))}.")
     directory = chosen[job.typical if shown is None else shown][1]
@@ -92,10 +91,32 @@ def read_job(
     if unreadable:
         notices.append(f"{', '.join(sorted(unreadable))} can't be read: another version of prof reduced it")
     if restarts:
-        notices.append(f"{restarts} ranks were started more than once: of each, the process with most steps is judged")
+        notices.append(restarts)
     job = replace(job, notices=tuple(notices))
     run = replace(whole.run, ranks=job.world_size)
     return replace(whole, run=run, ranks=job, notices=(*notices, *whole.notices))
+
+
+def one_attempt(
+    found: dict[int, list[tuple[RankFacts, Path]]],
+) -> tuple[dict[int, tuple[RankFacts, Path]], str]:
+    """The process to judge for each rank, all of one attempt of an elastic job; and what was chosen, in words."""
+    steps_of: dict[int, int] = {}
+    for rank, _ in (one for each in found.values() for one in each):
+        steps_of[rank.restart] = steps_of.get(rank.restart, 0) + rank.steps
+    attempt = max(steps_of, key=lambda restart: (steps_of[restart], restart), default=0)
+    chosen = {
+        number: max(those, key=lambda item: (item[0].steps, item[0].duration_s))
+        for number, each in found.items()
+        if (those := [item for item in each if item[0].restart == attempt])
+    }
+    attempts = sum(1 for steps in steps_of.values() if steps)
+    if attempts > 1:
+        return chosen, f"the job was started {attempts} times: attempt {attempt + 1} made most steps, and is judged"
+    again = sum(len([1 for rank, _ in each if rank.steps]) > 1 for each in found.values())
+    if again:
+        return chosen, f"{again} ranks were started more than once: of each, the process with most steps is judged"
+    return chosen, ""
 
 
 def reduced(directory: Path, read_one: ReadOne, over: bool = False) -> RankFacts | None:

@@ -91,6 +91,7 @@ def rank_facts(
             rank,
             facts.run.started_unix_s,
         ),
+        restart=int(joined.get("restart") or 0),
     )
 
 

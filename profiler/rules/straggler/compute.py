@@ -19,9 +19,9 @@ class LateByCompute(Rule):
     ## Evidence
     One rank comes last in the steps to which most of the waiting is due, the others wait for it for at least
     `threshold` of the step, and what it does longer than the typical other rank is forward, backward, the optimizer
-    or copies to the device. If all of its computing is slower by one factor it is the device or the host that is
-    slow (clocks, heat, another program); if its batches hold more items, the split is uneven. Abstains where ranks
-    or their clocks could not be compared.
+    or copies to the device. If its batches hold more items, the split is uneven; if all of its computing is slower by
+    one factor, its items are longer, or the device or the host is slow (clocks, heat, another program). Abstains where
+    ranks or their clocks could not be compared.
 
     ## Fix
     As the evidence says: balance the batches, or look at that rank's device and host.
@@ -34,6 +34,7 @@ class LateByCompute(Rule):
     """
 
     id = "straggler/compute"
+    evidence = "training"
     bottleneck = Bottleneck.STRAGGLER
     threshold = Threshold(0.05, "share of the step that the other ranks wait")
 
@@ -47,12 +48,13 @@ class LateByCompute(Rule):
             what = f" Its batches hold {percent(rank.items_ratio - 1)} more items than the others'."
             fix = "Give every rank batches of the same size: balance by length or cost, not by count of files."
         elif rank.uniformly_slower is not None:
+            items = "not more" if rank.items_ratio is not None else "how many its batches hold was not seen"
             what = (
-                f" All of its computing takes {rank.uniformly_slower:.2f} times as long as elsewhere: its device or "
-                "its cores are slower, hotter, or shared."
+                f" All of its computing takes {rank.uniformly_slower:.2f} times as long as elsewhere: its items are "
+                f"longer or more ({items}), or its device or cores are slower, hotter, or shared."
             )
             where = f"host {rank.host}" if rank.host else f"the host and device of rank {number}"
-            fix = f"Look at {where}: clocks, temperature, other programs, cores."
+            fix = f"Compare its batches with the others'; if they are alike, look at {where}: clocks, heat, load."
         else:
             what = " Only this part of its work is longer, so it is what the rank computes and not how fast."
             fix = f"Find out what rank {number} computes that the others don't: longer sequences, a larger shard."

@@ -40,6 +40,7 @@ class Imbalance(Rule):
     """
 
     id = "straggler/imbalance"
+    evidence = "training"
     bottleneck = Bottleneck.STRAGGLER
     threshold = Threshold(0.1, "share of the step that ranks wait for each other")
     idle_cores = Threshold(0.5, "idle cores on a CPU below which ranks may have waited for cores")
