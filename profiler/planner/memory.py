@@ -167,9 +167,20 @@ def _working_bytes(
     fixed = model.buffers * 4.0
     logits: Quantity = 0.0
     if model.shape is not None and model.counted is None:
-        last = activations.logits_gradient_bytes(model.shape, micro_batch=layout.micro_batch, tensor=layout.tensor)
+        last = activations.logits_gradient_bytes(
+            model.shape,
+            micro_batch=layout.micro_batch,
+            tensor=layout.tensor,
+            element_bytes=layout.activation_bytes,
+        )
         logits = np.where(np.asarray(layout.pipeline) > 1, 0.0, last)
-    return gathered + bucket_low + fixed, 2 * gathered + reduced + bucket_high + fixed + logits
+    held: Quantity = 0.0
+    if model.counted is not None:  # two gradients of the largest tensor meet in the backward pass
+        counted = model.counted
+        low = np.where(np.asarray(layout.activation_bytes) < 4, 0.5 if counted.ends_low else 1.0, 1.0)
+        held = counted.held_bytes_per_sample * low * layout.micro_batch
+        logits = 2 * counted.largest_bytes_per_sample * layout.micro_batch
+    return gathered + bucket_low + fixed + held, 2 * gathered + reduced + bucket_high + fixed + held + logits
 
 
 def fits(usage: Memory, device: Device) -> Quantity:

@@ -72,7 +72,7 @@ def step_time(
     efficiency: Efficiency,
     share_of_peak: float | None = None,
     *,
-    loader_samples_per_s: float | None = None,
+    loader_samples_per_s: Quantity | None = None,
 ) -> StepTime | None:
     """The step at `share_of_peak` (default: the efficiency's middle value); None where FLOPs are not known.
 
@@ -85,7 +85,7 @@ def step_time(
     samples = layout.samples_per_step
     model_flops = per_unit * model.tokens_per_sample * samples
     hardware_flops = model_flops * recompute_factor(model, layout.recompute, attention=efficiency.counts_attention)
-    data = samples / loader_samples_per_s if loader_samples_per_s else 0.0 * samples
+    data = 0.0 * samples if loader_samples_per_s is None else samples / loader_samples_per_s
     zero = 0.0 * samples
     host = launch_s(model, layout, device)
     if efficiency.kind == "achieved":
