@@ -64,7 +64,7 @@ class Autocast(TorchFunctionMode):  # type: ignore[misc]
 
 
 def cross_entropy(
-    input: torch.Tensor,  # noqa: A002
+    input: torch.Tensor,
     target: torch.Tensor,
     weight: torch.Tensor | None = None,
     size_average: bool | None = None,

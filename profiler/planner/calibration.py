@@ -113,8 +113,8 @@ def read_runs(paths: Sequence[Path]) -> Calibration:
     for run in calibration.runs[1:]:
         if run.precision != calibration.precision:
             raise ProfError(
-                f"{run.name} ran in {run.precision} and {calibration.base.name} in {calibration.precision}: calibrate by "
-                "runs of one precision."
+                f"{run.name} ran in {run.precision} and {calibration.base.name} in {calibration.precision}: calibrate "
+                "by runs of one precision."
             )
     return calibration
 

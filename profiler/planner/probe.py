@@ -261,7 +261,7 @@ class Observer:
 
 
 def _declared_accumulation(frame: FrameType | None) -> int | None:
-    """What a Hugging Face trainer that stands on the stack was told: it refuses to go on after an empty backward pass."""
+    """What a Hugging Face trainer on the stack was told: it does not go on after an empty backward pass."""
     while frame is not None:
         owner = frame.f_locals.get("self")
         steps = getattr(getattr(owner, "args", None), "gradient_accumulation_steps", None)
