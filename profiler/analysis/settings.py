@@ -1,7 +1,8 @@
 """Settings that matter, from the notes that were made where they passed by.
 
 In:  notes of kinds `loader`, `root`, `optimizer` and `setting`; `batch` and `structure` add to the first two.
-Out: `Settings`. Of several notes with one number or name the last one counts.
+Out: `Settings`. Of several notes with one number or name the last one counts; but autocast that was in use stays so:
+regions without it (a loss in float32, and checkpointing's own for the CPU) say nothing about the rest.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ def settings_of(notes: Sequence[dict[str, Any]], trained_loaders: frozenset[int]
     sites = {}
     for note in of_kind(notes, "setting"):
         name = str(note.get("name"))
+        if name == "autocast" and _enabled(values.get(name)) and not _enabled(note.get("value")):
+            continue
         values[name] = note.get("value")
         site = site_of(note)
         if site is not None:
@@ -104,6 +107,10 @@ def _whole(note: Note, name: str) -> int | None:
 def _flag(note: Note, name: str) -> bool | None:
     value = note.get(name)
     return value if isinstance(value, bool) else None
+
+
+def _enabled(autocast: Any) -> bool:
+    return isinstance(autocast, Mapping) and bool(autocast.get("enabled"))
 
 
 def _of(note: Note, name: str) -> dict[str, Any]:

@@ -102,25 +102,26 @@ def command(json_output: bool, html: Path | None, budget: float | None, **words:
     from profiler.planner.contract import as_json
     from profiler.planner.options import Options, request_of
     from profiler.planner.plan import make_plan
+    from profiler.planner.remedy import remedy
     from profiler.report.plan.terminal import print_plan
 
     if budget is not None:
         _print_budget(budget, words, json_output)
         return
     plan = make_plan(request_of(Options(**words), Path.cwd()))
-    findings = find_layouts(plan)
-    others = alternatives(plan, findings)
+    findings, solution = find_layouts(plan), remedy(plan)
+    others = alternatives(plan, findings, solution)
     if html is not None:
         from profiler.report.plan.page import page
 
         try:
-            html.write_text(page(plan, others, findings), encoding="utf-8")
+            html.write_text(page(plan, others, findings, solution), encoding="utf-8")
         except OSError as error:
             raise ProfError(f"{html} can't be written: {error.strerror}.") from error
     if json_output:
-        click.echo(json.dumps(as_json(plan, others, findings), indent=1, allow_nan=False))
+        click.echo(json.dumps(as_json(plan, others, findings, solution), indent=1, allow_nan=False))
         return
-    print_plan(plan, others, findings, Console(soft_wrap=False))
+    print_plan(plan, others, findings, Console(soft_wrap=False), solution)
     if html is not None:
         click.echo(f"\nThe page is at {html}")
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from profiler.errors import ProfError
 from profiler.planner.plan import Plan, Request, make_plan
+from profiler.planner.remedy import Remedy
 from profiler.planner.search import Findings, layout_text, search
 from profiler.planner.states import PRECISIONS
 
@@ -30,16 +31,24 @@ class Alternative:
         return self.plan.memory.fits
 
 
-def alternatives(plan: Plan, findings: Findings | None = None, *, most: int = 8) -> list[Alternative]:
-    """The changes worth telling, the most useful first."""
+def alternatives(
+    plan: Plan, findings: Findings | None = None, solution: Remedy | None = None, *, most: int = 8
+) -> list[Alternative]:
+    """The changes worth telling, the most useful first: where the plan does not fit, what makes it fit."""
     if plan.request.model is None:
         return []
+    ways = [way for way in (solution.cheapest, solution.fewest_devices) if way] if solution else []
+    told = [Alternative(way.change, way.plan) for way in ways]
+    return [*told, *_others(plan, findings, {each.change for each in told})][:most]
+
+
+def _others(plan: Plan, findings: Findings | None, told_already: set[str]) -> list[Alternative]:
     found = [Alternative(text, changed) for text, request in _changes(plan) if (changed := _tried(request)) is not None]
     if findings is not None and findings.found:
         best = findings.found[0]
         changed = _tried(best.request)
         same = {each.plan.time.step_s for each in found} | {plan.time.step_s}
-        if changed is not None and changed.time.step_s not in same:
+        if changed is not None and changed.time.step_s not in same and not told_already:
             found.append(Alternative(f"the best layout found: {layout_text(best.request)}", changed))
     kept = sorted((each for each in found if _is_useful(plan, each)), key=lambda each: _usefulness(plan, each))
     told: list[Alternative] = []
@@ -47,14 +56,20 @@ def alternatives(plan: Plan, findings: Findings | None = None, *, most: int = 8)
     for each in kept:
         # one of each kind of change: the degrees of tp and pp are variations of the same advice
         family = tuple(word for word in each.change.split() if word.startswith("--")) or (each.change,)
-        if family not in families:
+        if family not in families and each.change not in told_already:
             families.add(family)
             told.append(each)
-    return told[:most]
+    return told
 
 
 def find_layouts(plan: Plan) -> Findings:
-    """The search for the plan's device count, over precisions that its device has."""
+    """The search for the plan's device count, over precisions that its device has.
+
+    A measured model's FLOPs are not known: layouts can't be told apart by their time, so none is called the best.
+    """
+    model = plan.request.model
+    if model is not None and model.source.startswith("measured by"):
+        return Findings(0, 0, (), None)
     own = plan.request.precision
     names = [own]
     if own in ("fp32", "tf32"):

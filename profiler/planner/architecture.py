@@ -160,6 +160,10 @@ class Counted:
     low_precision_copies_bytes: float = 0.0
     batch: int = 1  # samples in the batch that was seen
     calls: float = 0.0  # operators that the forward pass calls, whatever the batch
+    largest_bytes_per_sample: float = 0.0  # the largest tensor among those kept, in the format that was run
+    held_bytes_per_sample: float = 0.0  # outputs that the script's variables hold though backward does not need them
+    ends_low: bool = False  # under autocast, its output is of 16-bit floats
+    micro_batches: int = 1  # backward passes that were seen before the first optimizer step
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +184,7 @@ class Model:
     global_batch: int | None = None  # samples per step, as published or observed
     tokens: float | None = None  # trained on, as published
     optimizer: str | None = None  # that the user's script was seen to construct
+    precision: str | None = None  # that it was seen to use
     notes: tuple[str, ...] = ()  # assumptions that came with the model
 
     @property

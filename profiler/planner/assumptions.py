@@ -61,8 +61,9 @@ def efficiency_text(efficiency: Efficiency) -> str:
 def _measured(calibration: Calibration) -> list[str]:
     run = calibration.base
     said = [
-        f"Time is scaled from {run.name}: {digits(run.step_ms)} ms a step at {run.batch} samples on "
-        f"{run.device}; forward, "
+        f"Time is scaled from {run.name}: {digits(run.step_ms)} ms a step at {run.batch} samples"
+        f"{f' in {run.micro_batches:g} micro-batches' if run.micro_batches > 1 else ''} on {run.device}, in "
+        f"{run.precision} as its settings show; forward, "
         "backward and copies grow with the batch, the optimizer with the parameters, the loader with the samples."
     ]
     if len(calibration.runs) == 1:

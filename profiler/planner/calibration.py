@@ -16,18 +16,28 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from profiler.errors import ProfError
 from profiler.planner.architecture import Counted, Model
 from profiler.planner.catalogue import Device, find, known_device
 from profiler.planner.efficiency import machine
 from profiler.planner.flops import model_flops_per_unit
 from profiler.planner.measured_run import Run, read_summary, run_of
+from profiler.planner.states import known_precision
 
 if TYPE_CHECKING:
     from profiler.planner.plan import Request
 
 MEASURED_DOUBT = 0.05  # half-width of the interval at the measured point, as a share
-DOUBT_PER_DOUBLING = {"batch": 0.08, "work": 0.10, "parameters": 0.03, "ranks": 0.15, "workers": 0.10}
+DOUBT_PER_DOUBLING = {
+    "batch": 0.08,
+    "micro-batches": 0.03,
+    "work": 0.10,
+    "parameters": 0.03,
+    "ranks": 0.15,
+    "workers": 0.10,
+}
 OTHER_DEVICE_DOUBT = 0.5
 
 
@@ -51,10 +61,8 @@ class Calibration:
 
     @property
     def precision(self) -> str:
-        """The recipe whose bytes per parameter the run had."""
-        run = self.base
-        low = run.parameter_bytes and run.parameters and run.parameter_bytes / run.parameters < 3
-        return "bf16" if low else "fp32"
+        """The recipe of the base run."""
+        return self.base.precision
 
     @property
     def model(self) -> Model | None:
@@ -65,7 +73,12 @@ class Calibration:
         slope, fixed = _activation_line(self.runs)
         counted = None
         if slope is not None:
-            counted = Counted(0.0, 0.0, slope, fixed, 0.5, batch=run.batch or 1)
+            # measured in 16 bit they are half of what fp32 would keep, at most
+            whole = 2.0 if known_precision(run.precision).activation_bytes < 4 else 1.0
+            batch = max(1, round(run.micro_batch or 1))
+            counted = Counted(
+                0.0, 0.0, whole * slope, whole * fixed, 0.5, batch=batch, micro_batches=round(run.micro_batches)
+            )
         return Model(
             name=f"the model of {run.name}",
             source=f"measured by {run.name}",
@@ -96,7 +109,14 @@ class MeasuredStep:
 
 def read_runs(paths: Sequence[Path]) -> Calibration:
     """The calibration of run folders (or summary.json files). Raises ProfError for what is none."""
-    return Calibration(tuple(run_of(*read_summary(path)) for path in paths))
+    calibration = Calibration(tuple(run_of(*read_summary(path)) for path in paths))
+    for run in calibration.runs[1:]:
+        if run.precision != calibration.precision:
+            raise ProfError(
+                f"{run.name} ran in {run.precision} and {calibration.base.name} in {calibration.precision}: calibrate "
+                "by runs of one precision."
+            )
+    return calibration
 
 
 def measured_device(calibration: Calibration, own: dict[str, Any]) -> Device:
@@ -131,7 +151,7 @@ def calibrate(request: Request, calibration: Calibration, *, workers: int | None
         model = _rescaled(model, calibration)
     micro = request.micro_batch
     if micro is None and request.global_batch is None:
-        micro = batch
+        micro = max(1, round(batch / run.micro_batches))
     return replace(request, model=model, micro_batch=micro, calibration=calibration, workers=workers)
 
 
@@ -143,19 +163,24 @@ def predict(
     workers: int | None,
     model: Model | None,
     device: Device | None = None,
+    micro_batches: float = 1.0,
+    precision: str | None = None,
 ) -> MeasuredStep:
     """The step of one rank with that many samples of its own; `model` where it is another than the run's.
 
-    On another device than the run's, arithmetic is scaled by peaks and the update by bandwidths, with much doubt.
+    On another device than the run's, arithmetic is scaled by peaks and the update by bandwidths, with much doubt. In
+    another precision it gains something between nothing and the ratio of the peaks.
     """
     run, said = calibration.base, []
     faster, wider, other_device = _device_ratios(calibration, device)
+    formats = _format_ratio(calibration, device, precision)
     batch = float(run.batch or samples)
     work, parameters = _work_ratios(calibration, model)
-    fixed_ms, slope_ms = _compute_line(calibration.runs)
-    growing = (fixed_ms + slope_ms * samples) * work / faster
+    fixed_ms, slope_ms = _line([(each, each.growing_ms) for each in calibration.runs], grows=True)
+    growing = (fixed_ms * micro_batches + slope_ms * samples) * work / (faster * math.sqrt(formats))
     optimizer = _mean([each.optimizer_ms for each in calibration.runs]) * parameters / wider
-    fixed = _mean([each.fixed_ms for each in calibration.runs])
+    fixed_ms, slope_ms = _line([(each, each.fixed_ms) for each in calibration.runs], grows=False)
+    fixed = fixed_ms * micro_batches + slope_ms * samples
     communication = _communication_ms(run, ranks, parameters, device)
     rest = growing + optimizer + fixed + communication
     data, serial = _data_ms(run, samples, workers)
@@ -166,13 +191,23 @@ def predict(
         said.append(
             f"{device.name} instead of {run.device}: arithmetic by peaks ({faster:.3g} x), updates by bandwidth"
         )
-    moved = {"batch": samples / batch, "work": work, "parameters": parameters, "ranks": ranks / run.ranks}
+    if formats != 1.0:
+        doubt += max(math.sqrt(formats), 1 / math.sqrt(formats)) - 1
+        said.append(f"{precision} instead of {run.precision}: peaks differ {formats:.3g} x, half of that is expected")
+    own, planned = batch / run.micro_batches, samples / micro_batches
+    moved = {
+        "batch": planned / own,
+        "micro-batches": micro_batches / run.micro_batches,
+        "work": work,
+        "parameters": parameters,
+        "ranks": ranks / run.ranks,
+    }
     if workers is not None and run.workers is not None:
         moved["workers"] = max(workers, 1) / max(run.workers, 1)
     if len(calibration.runs) > 1:
-        sizes = [float(each.batch) for each in calibration.runs if each.batch]
-        nearest = min(sizes, key=lambda size: abs(math.log(samples / size)), default=batch)
-        moved["batch"] = samples / nearest
+        sizes = [each.micro_batch for each in calibration.runs if each.micro_batch]
+        nearest = min(sizes, key=lambda size: abs(math.log(planned / size)), default=own)
+        moved["batch"] = planned / nearest
     for name, ratio in moved.items():
         doubt += DOUBT_PER_DOUBLING[name] * abs(math.log2(ratio))
         if abs(math.log2(ratio)) > 0.01:
@@ -197,36 +232,48 @@ def _device_ratios(calibration: Calibration, device: Device | None) -> tuple[flo
     run_device = calibration.device
     if device is None or run_device is None or device.key == run_device.key:
         return 1.0, 1.0, False
+    wanted = known_precision(calibration.precision).peak
     shared = [
-        name for name in ("bf16", "fp16", "tf32", "fp32") if name in device.peak_flops and name in run_device.peak_flops
+        name
+        for name in (wanted, "bf16", "fp16", "tf32", "fp32")
+        if name in device.peak_flops and name in run_device.peak_flops
     ]
     peak = device.peak_flops[shared[0]] / run_device.peak_flops[shared[0]] if shared else 1.0
     return peak, device.bandwidth_bytes_per_s / run_device.bandwidth_bytes_per_s, True
+
+
+def _format_ratio(calibration: Calibration, device: Device | None, precision: str | None) -> float:
+    """The planned precision's peak over the run's, on the planned device; 1 where both or one is not known there."""
+    peaks = (device or calibration.device).peak_flops if device or calibration.device else {}
+    new, old = known_precision(precision or calibration.precision).peak, known_precision(calibration.precision).peak
+    return peaks[new] / peaks[old] if new in peaks and old in peaks else 1.0
 
 
 def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
 
-def _compute_line(runs: tuple[Run, ...]) -> tuple[float, float]:
-    """Fixed milliseconds and milliseconds per sample of the growing part; least squares over several runs."""
-    points = [(float(run.batch), run.growing_ms) for run in runs if run.batch]
-    if len({x for x, _ in points}) < 2:
-        x, y = points[0]
-        return 0.0, y / x
-    mean_x, mean_y = (sum(values) / len(points) for values in zip(*points, strict=True))
-    slope = sum((x - mean_x) * (y - mean_y) for x, y in points) / sum((x - mean_x) ** 2 for x, _ in points)
-    fixed = mean_y - slope * mean_x
-    if slope <= 0:
-        return mean_y, 0.0
-    return (fixed, slope) if fixed > 0 else (0.0, sum(y for _, y in points) / sum(x for x, _ in points))
+def _line(points: list[tuple[Run, float]], *, grows: bool) -> tuple[float, float]:
+    """Milliseconds per micro-batch and per sample; least squares over runs whose micro-batches differ in size.
+
+    From one size the two can't be told apart: what `grows` is taken to grow with the samples, else with the passes.
+    """
+    known = [(run.micro_batches, float(run.batch), ms) for run, ms in points if run.batch]
+    passes, samples, times = (np.array(column, float) for column in zip(*known, strict=True))
+    if len(set(np.round(samples / passes, 6))) >= 2:
+        fixed, slope = np.linalg.lstsq(np.stack((passes, samples), axis=1), times, rcond=None)[0]
+        if fixed > 0 and slope > 0:
+            return float(fixed), float(slope)
+        grows = slope > 0
+    return (0.0, float(times.sum() / samples.sum())) if grows else (float(times.sum() / passes.sum()), 0.0)
 
 
 def _activation_line(runs: tuple[Run, ...]) -> tuple[float | None, float]:
+    """Bytes per sample of one micro-batch, and those that do not grow with it."""
     points = [
-        (float(run.batch), run.categories["activations"])
+        (run.micro_batch, run.categories["activations"])
         for run in runs
-        if run.batch and "activations" in run.categories
+        if run.micro_batch and "activations" in run.categories
     ]
     if not points:
         return None, 0.0
@@ -264,14 +311,17 @@ def _rescaled(model: Model, calibration: Calibration) -> Model:
     """The planned model with its counted activations corrected by what the run measured of its own."""
     own, run = calibration.own_model, calibration.base
     measured = run.categories.get("activations")
-    if own is None or own.counted is None or model.counted is None or measured is None or not run.batch:
+    if own is None or own.counted is None or model.counted is None or measured is None or not run.micro_batch:
         return model
-    expected = own.counted.activation_fixed_bytes + own.counted.activation_bytes_per_sample * run.batch
+    expected = own.counted.activation_fixed_bytes + own.counted.activation_bytes_per_sample * run.micro_batch
+    if known_precision(run.precision).activation_bytes < 4:
+        expected = expected * own.counted.low_precision_share + own.counted.low_precision_copies_bytes
     factor = measured / expected if expected else 1.0
     counted = replace(
         model.counted,
         activation_bytes_per_sample=model.counted.activation_bytes_per_sample * factor,
         activation_fixed_bytes=model.counted.activation_fixed_bytes * factor,
+        low_precision_copies_bytes=model.counted.low_precision_copies_bytes * factor,
     )
     return replace(model, counted=counted)
 

@@ -6,12 +6,15 @@ from typing import Any
 
 from profiler.planner.alternatives import Alternative
 from profiler.planner.plan import Plan
+from profiler.planner.remedy import Remedy, Way
 from profiler.planner.search import Findings, layout_text
 
 SCHEMA_VERSION = 1
 
 
-def as_json(plan: Plan, others: list[Alternative], findings: Findings | None = None) -> dict[str, Any]:
+def as_json(
+    plan: Plan, others: list[Alternative], findings: Findings | None = None, solution: Remedy | None = None
+) -> dict[str, Any]:
     """The object that `prof plan --json` prints."""
     request, memory, time, cost = plan.request, plan.memory, plan.time, plan.cost
     model, layout = request.model, plan.layout
@@ -57,6 +60,8 @@ def as_json(plan: Plan, others: list[Alternative], findings: Findings | None = N
             "device_bytes": memory.device_bytes,
             "fits": memory.fits,
             "least_devices": memory.least_devices,
+            "way_to_fit": _way(solution.cheapest) if solution else None,
+            "fewest_devices": _way(solution.fewest_devices) if solution else None,
         },
         "time": {
             "flops": time.flops,
@@ -67,7 +72,10 @@ def as_json(plan: Plan, others: list[Alternative], findings: Findings | None = N
             "days": time.days,
             "years": time.years,
             "device_hours": time.device_hours,
-            "bound_by": time.bound_by,
+            # schema 1 knows four words: launching operators is part of computing
+            "bound_by": "compute" if time.bound_by == "host-overhead" else time.bound_by,
+            "binding_term": time.bound_by,
+            "if_it_fitted": memory.fits == "no",
             "mfu": time.mfu,
             "hfu": time.hfu,
             "terms_s": time.terms_s,
@@ -82,15 +90,7 @@ def as_json(plan: Plan, others: list[Alternative], findings: Findings | None = N
             "kwh": cost.kwh,
         },
         "alternatives": [
-            {
-                "change": other.change,
-                "fits": other.fits,
-                "days": other.plan.time.days,
-                "usd": other.plan.cost.usd,
-                "step_s": other.plan.time.step_s,
-                "per_device_bytes": {"low": other.plan.memory.per_device[0], "high": other.plan.memory.per_device[1]},
-            }
-            for other in others
+            _changed(other.change, other.plan) for other in others
         ],
         "search": None
         if findings is None
@@ -105,6 +105,23 @@ def as_json(plan: Plan, others: list[Alternative], findings: Findings | None = N
         },
         "assumptions": list(plan.assumptions),
     }  # fmt: skip
+
+
+def _changed(change: str, plan: Plan) -> dict[str, Any]:
+    return {
+        "change": change,
+        "fits": plan.memory.fits,
+        "days": plan.time.days,
+        "usd": plan.cost.usd,
+        "step_s": plan.time.step_s,
+        "devices": plan.request.devices,
+        "per_device_bytes": {"low": plan.memory.per_device[0], "high": plan.memory.per_device[1]},
+        "host_bytes_per_device": plan.memory.host,
+    }
+
+
+def _way(way: Way | None) -> dict[str, Any] | None:
+    return None if way is None else _changed(way.change, way.plan)
 
 
 def _range(values: tuple[float, float] | None) -> dict[str, float] | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from profiler.planner.architecture import Counted, Model
-from profiler.planner.autocast import Autocast
+from profiler.planner.autocast import Autocast, is_low
 
 _FUSED = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _PLAIN_ATTENTION = torch.nn.functional.scaled_dot_product_attention
@@ -65,6 +66,16 @@ class Counting:
     def saved_bytes(self) -> int:
         """Bytes saved for backward until now."""
         return sum(self._bytes.values())
+
+    @property
+    def largest_bytes(self) -> int:
+        """The largest storage among those saved."""
+        return max(self._bytes.values(), default=0)
+
+    def saves(self, tensor: torch.Tensor) -> bool:
+        """Whether that tensor's storage is among those saved, or among those that do not count."""
+        key = storage_key(tensor)
+        return key in self._bytes or key in self._ignored
 
     @property
     def flops(self) -> float:
@@ -139,14 +150,24 @@ def resized(call: tuple[Any, Any], batch: int, samples: int) -> tuple[Any, Any]:
     return changed
 
 
-def count_call(module: torch.nn.Module, call: tuple[Any, Any]) -> tuple[int, float, int]:
-    """Saved bytes, FLOPs and operators of one forward pass."""
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One forward pass."""
+
+    saved_bytes: int
+    flops: float
+    calls: int  # operators
+    largest_bytes: int  # of one saved storage
+    ends_low: bool  # its output is of 16-bit floats
+
+
+def count_call(module: torch.nn.Module, call: tuple[Any, Any]) -> Pass:
+    """What one forward pass saves and does."""
     arguments, keywords = call
     with Counting([*module.parameters(), *module.buffers()]) as counting:
         output = module(*arguments, **keywords)
-        saved, flops, calls = counting.saved_bytes, counting.flops, counting.calls
-    del output
-    return saved, flops, calls
+        low = any(is_low(leaf) for leaf in _pytree.tree_leaves(output))
+        return Pass(counting.saved_bytes, counting.flops, counting.calls, counting.largest_bytes, low)
 
 
 def line(first: tuple[int, float], second: tuple[int, float]) -> tuple[float, float]:
@@ -173,16 +194,16 @@ def measure(module: torch.nn.Module, call: tuple[Any, Any], autocast: bool = Fal
     """The module's call at two batch sizes, and once in bf16: wholly, or as `torch.autocast` does it."""
     tensors = [leaf for leaf in _pytree.tree_leaves(call) if isinstance(leaf, torch.Tensor)]
     batch = batch_size(tensors)
-    points = [(size, count_call(module, resized(call, batch, size))) for size in (batch, 2 * batch)]
-    slope, fixed = line((points[0][0], points[0][1][0]), (points[1][0], points[1][1][0]))
-    flops, flops_fixed = line((points[0][0], points[0][1][1]), (points[1][0], points[1][1][1]))
-    saved = points[0][1][0]
-    share, copies = low_precision_share(module, call, batch, saved), 0.0
+    once, twice = (count_call(module, resized(call, batch, size)) for size in (batch, 2 * batch))
+    slope, fixed = line((batch, once.saved_bytes), (2 * batch, twice.saved_bytes))
+    flops, flops_fixed = line((batch, once.flops), (2 * batch, twice.flops))
+    saved = once.saved_bytes
+    share, copies, ends_low = low_precision_share(module, call, batch, saved), 0.0, False
     if autocast and saved:
         with Autocast() as cast:
-            in_autocast = count_call(module, resized(call, batch, batch))[0]
-        copies = float(cast.copied_bytes)
-        share = max(in_autocast - copies, 0.0) / saved
+            in_autocast = count_call(module, resized(call, batch, batch))
+        copies, ends_low = float(cast.copied_bytes), in_autocast.ends_low
+        share = max(in_autocast.saved_bytes - copies, 0.0) / saved
     return Counted(
         flops_per_sample=flops,
         flops_fixed=flops_fixed,
@@ -191,7 +212,9 @@ def measure(module: torch.nn.Module, call: tuple[Any, Any], autocast: bool = Fal
         low_precision_share=share,
         low_precision_copies_bytes=copies,
         batch=batch,
-        calls=float(points[0][1][2]),
+        calls=float(once.calls),
+        largest_bytes_per_sample=once.largest_bytes / batch,
+        ends_low=ends_low,
     )
 
 
@@ -209,7 +232,7 @@ def low_precision_share(module: torch.nn.Module, call: tuple[Any, Any], batch: i
     try:
         for tensor in floating:
             tensor.data = tensor.data.to(torch.bfloat16)
-        return count_call(module, _pytree.tree_map(halve, resized(call, batch, batch)))[0] / saved
+        return count_call(module, _pytree.tree_map(halve, resized(call, batch, batch))).saved_bytes / saved
     except (RuntimeError, TypeError, ValueError):
         return 0.5
     finally:

@@ -41,6 +41,13 @@ class Run:
     categories: dict[str, float]
     optimizer: str | None
     link: Link | None = None
+    micro_batches: float = 1.0  # per step
+    precision: str = "fp32"  # the recipe that its settings show
+
+    @property
+    def micro_batch(self) -> float | None:
+        """Samples of one forward pass."""
+        return None if self.batch is None else self.batch / self.micro_batches
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +106,21 @@ def typical_ms(stages: dict[str, Any], median_ms: float) -> dict[str, float]:
     return {stage: float(value.get("mean_ms") or 0.0) for stage, value in stages.items()}
 
 
+def precision_of(settings: dict[str, Any], device: str) -> str:
+    """The recipe that a run's settings show: autocast, a model in 16 bit, TF32 on a GPU, else fp32."""
+    values = settings.get("values") or {}
+    models = [each for each in settings.get("roots") or [] if not each.get("is_loss")]
+    largest = max(models, key=lambda each: each.get("parameters") or 0, default={})
+    weights = [str(each) for each in largest.get("dtypes") or []]
+    if weights and all(each in ("bfloat16", "float16") for each in weights):
+        return "bf16"
+    autocast = values.get("autocast")
+    if isinstance(autocast, dict) and autocast.get("enabled"):
+        return "fp16-autocast" if str(autocast.get("dtype")).removeprefix("torch.") == "float16" else "bf16-autocast"
+    fast = values.get("tf32_matmul") is True or values.get("matmul_precision") in ("high", "medium")
+    return "tf32" if fast and device.lower() != "cpu" else "fp32"
+
+
 def run_of(summary: dict[str, Any], name: str) -> Run:
     """A run from its summary. Raises ProfError where it holds no steps to calibrate by."""
     steps, stages = summary.get("steps"), summary.get("stages") or {}
@@ -146,4 +168,6 @@ def run_of(summary: dict[str, Any], name: str) -> Run:
         if optimizers
         else None,
         link=_link_of(summary),
+        micro_batches=max(1.0, float(steps.get("micro_batches") or 1.0)),
+        precision=precision_of(settings, str(run.get("device") or "cpu")),
     )

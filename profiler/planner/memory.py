@@ -90,11 +90,16 @@ def activation_bytes(model: Model, layout: Layout, *, split: bool) -> Quantity:
     return np.where(np.asarray(pipeline) > 1, np.maximum(first, last), first + logits)
 
 
-def stage_share(model: Model, layout: Layout) -> Quantity:
-    """The fullest device's share of the parameters by tensor, pipeline and expert splits alone."""
+def stage_share(model: Model, layout: Layout, stage: int | None = None) -> Quantity:
+    """The fullest device's share of the parameters by tensor, pipeline and expert splits.
+
+    With `stage`, also by ZeRO where its stage is that or higher: over all replicas, and experts over those replicas
+    that hold the same ones.
+    """
     shape = model.shape
+    data = 1.0 if stage is None else np.where(np.asarray(layout.zero) >= stage, layout.data, 1.0)
     if shape is None:
-        return 1.0 / (layout.tensor * layout.pipeline)
+        return 1.0 / (layout.tensor * layout.pipeline) / data
     per_stage = np.ceil(shape.layers / np.asarray(layout.pipeline, float))
     ends = max(
         shape.embedding_parameters, shape.head_parameters + (shape.vocabulary * shape.hidden if shape.tied else 0)
@@ -102,7 +107,8 @@ def stage_share(model: Model, layout: Layout) -> Quantity:
     outside = np.where(np.asarray(layout.pipeline) > 1, ends, shape.embedding_parameters + shape.head_parameters)
     experts = shape.expert_parameters_per_layer
     dense = per_stage * (shape.layer_parameters - experts) + outside
-    return (dense + per_stage * experts / layout.expert) / layout.tensor / shape.parameters
+    sharing = np.maximum(1.0, data / layout.expert)
+    return (dense / data + per_stage * experts / layout.expert / sharing) / layout.tensor / shape.parameters
 
 
 def memory(model: Model, layout: Layout) -> Memory:
@@ -111,12 +117,10 @@ def memory(model: Model, layout: Layout) -> Memory:
     parameters = model.parameters * layout.weight_bytes
     gradients = wanted * layout.gradient_bytes
     optimizer = wanted * layout.optimizer_bytes
-    share, data = stage_share(model, layout), layout.data
-    zero, offload = np.asarray(layout.zero), np.asarray(layout.offload)
-    sharded = [np.where(zero >= stage, data, 1.0) for stage in (1, 2, 3)]
-    own_parameters = parameters * share / sharded[2]
-    own_gradients = gradients * share / sharded[1]
-    own_optimizer = optimizer * share / sharded[0]
+    share, offload = stage_share(model, layout), np.asarray(layout.offload)
+    own_parameters = parameters * stage_share(model, layout, 3)
+    own_gradients = gradients * stage_share(model, layout, 2)
+    own_optimizer = optimizer * stage_share(model, layout, 1)
     device_parameters = np.where(offload >= 2, 0.0, own_parameters)
     device_gradients = np.where(offload >= 1, 0.0, own_gradients)
     device_optimizer = np.where(offload >= 1, 0.0, own_optimizer)
@@ -125,7 +129,7 @@ def memory(model: Model, layout: Layout) -> Memory:
     states = device_parameters + device_gradients + device_optimizer
     low, high = _working_bytes(model, layout, share, gradients * share)
     # at the optimizer's step activations are gone, and a multi-tensor update holds a copy of its shard instead
-    update = np.where(offload >= 1, 0.0, wanted * share / sharded[0] * 4.0)
+    update = np.where(offload >= 1, 0.0, wanted * stage_share(model, layout, 1) * 4.0)
     parallel = np.asarray(layout.devices) > 1
     context = [
         base + np.where(parallel, extra, 0.0) for base, extra in zip(CONTEXT_BYTES, COLLECTIVES_BYTES, strict=True)
@@ -167,9 +171,20 @@ def _working_bytes(
     fixed = model.buffers * 4.0
     logits: Quantity = 0.0
     if model.shape is not None and model.counted is None:
-        last = activations.logits_gradient_bytes(model.shape, micro_batch=layout.micro_batch, tensor=layout.tensor)
+        last = activations.logits_gradient_bytes(
+            model.shape,
+            micro_batch=layout.micro_batch,
+            tensor=layout.tensor,
+            element_bytes=layout.activation_bytes,
+        )
         logits = np.where(np.asarray(layout.pipeline) > 1, 0.0, last)
-    return gathered + bucket_low + fixed, 2 * gathered + reduced + bucket_high + fixed + logits
+    held: Quantity = 0.0
+    if model.counted is not None:  # two gradients of the largest tensor meet in the backward pass
+        counted = model.counted
+        low = np.where(np.asarray(layout.activation_bytes) < 4, 0.5 if counted.ends_low else 1.0, 1.0)
+        held = counted.held_bytes_per_sample * low * layout.micro_batch
+        logits = 2 * counted.largest_bytes_per_sample * layout.micro_batch
+    return gathered + bucket_low + fixed + held, 2 * gathered + reduced + bucket_high + fixed + held + logits
 
 
 def fits(usage: Memory, device: Device) -> Quantity:

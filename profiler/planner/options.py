@@ -69,7 +69,7 @@ def request_of(options: Options, directory: Path) -> Request:
         own_device = device if options.gpu is None else measured_device(calibration, own)
         calibration = replace(calibration, device=own_device)
     model = _model(options, own, calibration)
-    precision = options.precision or _default_precision(device, calibration)
+    precision = options.precision or _default_precision(device, calibration, model)
     known_precision(precision)
     optimizer = options.optimizer or (model.optimizer if model else None) or "adamw"
     known_optimizer(optimizer)
@@ -130,9 +130,11 @@ def _device(options: Options, own: dict[str, Any], calibration: Calibration | No
     raise ProfError("pass the device to plan for, e.g. --gpu a100-80gb (or --gpu cpu for this machine).")
 
 
-def _default_precision(device: Device, calibration: Calibration | None) -> str:
+def _default_precision(device: Device, calibration: Calibration | None, model: Model | None) -> str:
     if calibration is not None:
         return calibration.precision
+    if model is not None and model.precision and known_precision(model.precision).peak in device.peak_flops:
+        return model.precision
     for name in ("bf16-mixed", "fp16-mixed"):
         if device.key != "cpu" and known_precision(name).peak in device.peak_flops:
             peak_flops(device, known_precision(name))

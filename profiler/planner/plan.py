@@ -111,7 +111,7 @@ def layout_of(request: Request) -> Layout:
     group = request.tensor * request.pipeline
     replicas = max(1, request.devices // group)
     micro = request.micro_batch or default_micro_batch(model, request.global_batch, replicas)
-    asked = request.global_batch or max(model.global_batch or 0, micro * replicas)
+    asked = request.global_batch or max(model.global_batch or 0, micro * replicas * _accumulated(model, micro))
     micro_batches = max(1, math.ceil(asked / (micro * replicas)))
     base = Layout(
         devices=float(request.devices),
@@ -145,6 +145,12 @@ def default_micro_batch(model: Model, global_batch: int | None, replicas: int) -
         return model.counted.batch if not global_batch else max(1, global_batch // replicas)
     wanted = 1 if model.shape is not None else 32
     return wanted if not global_batch else max(1, min(wanted, global_batch // replicas))
+
+
+def _accumulated(model: Model, micro: int) -> int:
+    """Micro-batches per step and replica, as many samples as the script or the run was seen to accumulate."""
+    seen = model.counted
+    return 1 if seen is None or seen.micro_batches == 1 else math.ceil(seen.batch * seen.micro_batches / micro)
 
 
 def _refuse_absurd(request: Request) -> None:
@@ -264,6 +270,8 @@ def _measured_time(request: Request, calibration: Calibration, model: Model, lay
         workers=request.workers,
         model=None if own else model,
         device=request.device,
+        micro_batches=float(layout.micro_batches),
+        precision=request.precision,
     )
     samples = float(layout.samples_per_step)
     steps = None if request.units is None else request.units / samples

@@ -1,10 +1,11 @@
-"""Runs in a process of its own: a user's training script, up to its first backward pass, on the meta device.
+"""Runs in a process of its own: a user's training script, up to its first optimizer step, on the meta device.
 
     python -m profiler.planner.probe RESULT.json SCRIPT [ARGS…]
 
 Every parameter moves to the meta device as it is registered, so models of any size are built in no memory; data
-stays real. Forward passes of root modules are counted; the first backward pass or optimizer step ends the script.
-Nothing is trained, no accelerator is touched: calls for one are answered with the CPU. No file of the user's is changed
+stays real. Forward passes of root modules are counted until the first backward pass. Backward passes compute nothing;
+they are told apart until the first optimizer step, which ends the script: so many micro-batches make a step. Nothing is
+trained, no accelerator is touched: calls for one are answered with the CPU. No file of the user's is changed
 (`only_looking`).
 """
 
@@ -15,9 +16,12 @@ import json
 import runpy
 import sys
 import tempfile
+import time
 import warnings
+import weakref
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -30,14 +34,20 @@ from profiler.planner.only_looking import only_look
 
 ACCELERATORS = ("cuda", "mps", "xpu", "hpu", "npu")
 MAX_ROOTS = 16
+MAX_MICRO_BATCHES = 4096
+STEP_LIMIT_S = 30.0  # from the first backward pass to the first optimizer step: beyond it accumulation is not known
 
 
 class Enough(BaseException):
-    """The script came to its first backward pass."""
+    """The script came to its first optimizer step."""
 
 
 class Redirect(TorchFunctionMode):  # type: ignore[misc]
     """Accelerators become the CPU, and what meets a meta tensor becomes meta."""
+
+    def __init__(self, observer: Observer) -> None:
+        super().__init__()
+        self._observer = observer
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -54,6 +64,8 @@ class Redirect(TorchFunctionMode):  # type: ignore[misc]
             args = (args[0], *(_device(value, meta) for value in args[1:]))
         if meta and any(not leaf.is_meta and leaf.dim() for leaf in leaves):
             args, kwargs = _pytree.tree_map(_to_meta, (args, kwargs))
+        if meta:
+            self._observer.see(name, args, kwargs)
         return function(*args, **kwargs)
 
 
@@ -95,20 +107,31 @@ def _to_meta(leaf: Any) -> Any:
 
 
 class Observer:
-    """Sees root modules run, counts them, and ends the script at its first backward pass."""
+    """Sees root modules run, counts them, and ends the script at its first optimizer step."""
 
-    def __init__(self) -> None:
+    def __init__(self, written: Callable[[dict[str, Any]], None] = lambda _: None) -> None:
         self.roots: list[torch.nn.Module] = []
         self.counted: list[Any] = []
         self.optimizer: str | None = None
         self.momentum = False
         self.autocast = False
+        self.autocast_format = "bf16"
         self.autocasting = 0  # regions of autocast entered, also of a device that is not here
         self.loss_bytes: int | None = None
         self.problem: str | None = None
+        self.micro_batches = 0
+        self.stepped = False
+        self._written = written
         self._depth = 0
         self._counting: count.Counting | None = None
         self._forward_bytes = 0
+        self._forward_since = False  # a forward pass since the last backward pass
+        self._first_backward_s = 0.0
+        self._declared: int | None = None
+        self._outputs: list[weakref.ref[torch.Tensor]] = []
+        self._held_bytes = 0
+        self._raised: list[torch.Tensor] = []  # that the script itself converts to float32
+        self._loss_extra_bytes = 0  # of the loss under autocast, against float32
 
     def call(self, plain: Any, module: torch.nn.Module, args: Any, kwargs: Any) -> Any:
         """A module's call: a root in training is counted on the way."""
@@ -121,7 +144,10 @@ class Observer:
                 self._depth -= 1
         args, kwargs = _pytree.tree_map(_to_meta, (args, kwargs))
         self._depth += 1
+        self._forward_since = True
         try:
+            if self.micro_batches:
+                return plain(module, *args, **kwargs)
             if module not in self.roots and len(self.roots) < MAX_ROOTS:
                 self._count(module, args, kwargs)
             if self._counting is None:
@@ -131,6 +157,9 @@ class Observer:
             before = self._counting.saved_bytes
             output = plain(module, *args, **kwargs)
             self._forward_bytes += self._counting.saved_bytes - before
+            self._outputs += [
+                weakref.ref(leaf) for leaf in _pytree.tree_leaves(output) if isinstance(leaf, torch.Tensor)
+            ]
             return output
         finally:
             self._depth -= 1
@@ -143,13 +172,55 @@ class Observer:
         self.counted.append(count.measure(module, (args, kwargs), self.autocasting > 0))
         self.roots.append(module)
 
-    def enough(self) -> None:
-        """The first backward pass, or optimizer step."""
+    def see(self, name: str, args: Any, kwargs: Any) -> None:
+        """A function of torch's that the script calls outside of its modules: what its loss keeps under autocast."""
+        if self._depth or self.micro_batches or not any(each.ends_low for each in self.counted):
+            return
+        if name == "float" or (name == "to" and torch.float32 in (*args[1:], *kwargs.values())):
+            self._raised.append(args[0])
+        elif name == "cross_entropy":
+            logits = args[0] if args else kwargs["input"]
+            if count.storage_key(logits) not in {count.storage_key(each) for each in self._raised}:
+                # float32 logits keep 4 bytes; 16-bit ones 2, and inside of autocast 4 more in a copy
+                self._loss_extra_bytes += 2 * logits.numel() if self.autocasting else -2 * logits.numel()
+
+    def backward(self) -> None:
+        """A backward pass is asked for: nothing is computed, and gradients hold no numbers."""
         if not self.roots:
             return
-        if self._counting is not None:
-            self.loss_bytes = self._counting.saved_bytes - self._forward_bytes
-        raise Enough
+        if not self.micro_batches:
+            self._first_backward_s = time.monotonic()
+            self._declared = _declared_accumulation(sys._getframe(1))
+            if self._counting is not None:
+                self.loss_bytes = self._counting.saved_bytes - self._forward_bytes
+                self._raised.clear()
+                self._held_bytes = self._outputs_held(self._counting)
+            self._written(self.result())
+            if self._counting is not None:
+                self._counting.__exit__(None, None, None)
+                self._counting = None
+        self.micro_batches += self._forward_since or not self.micro_batches
+        self._forward_since = False
+        for root in self.roots:
+            for parameter in root.parameters():
+                if parameter.requires_grad and parameter.grad is None:
+                    parameter.grad = torch.empty_like(parameter)
+        if self.micro_batches > MAX_MICRO_BATCHES or time.monotonic() - self._first_backward_s > STEP_LIMIT_S:
+            raise Enough
+
+    def _outputs_held(self, counting: count.Counting) -> int:
+        held = {
+            count.storage_key(tensor): tensor.untyped_storage().nbytes()
+            for tensor in (each() for each in self._outputs)
+            if tensor is not None and tensor.is_meta and not counting.saves(tensor)
+        }
+        return sum(held.values())
+
+    def step(self) -> None:
+        """The first optimizer step."""
+        if self.roots:
+            self.stepped = self.micro_batches > 0
+            raise Enough
 
     def result(self) -> dict[str, Any]:
         """What was seen, as plain values."""
@@ -157,6 +228,7 @@ class Observer:
         buffers = {id(each): each for root in self.roots for each in root.buffers()}
         batch = max((each.batch for each in self.counted), default=1)
         loss = (self.loss_bytes or 0) / batch
+        low_loss = max(0.0, loss + self._loss_extra_bytes / batch)
         saved = sum(each.activation_bytes_per_sample for each in self.counted)
         low = sum(each.activation_bytes_per_sample * each.low_precision_share for each in self.counted)
         return {
@@ -165,20 +237,38 @@ class Observer:
             "trainable_parameters": sum(each.numel() for each in parameters.values() if each.requires_grad),
             "buffers": sum(each.numel() for each in buffers.values()),
             "largest_layer_parameters": count.largest_layer(self.roots),
-            "batch": batch,
-            "flops_per_sample": sum(each.flops_per_sample for each in self.counted),
-            "flops_fixed": sum(each.flops_fixed for each in self.counted),
-            "activation_bytes_per_sample": saved + loss,
-            "activation_fixed_bytes": sum(each.activation_fixed_bytes for each in self.counted),
-            "low_precision_share": (low + loss) / (saved + loss) if saved + loss else 0.5,
-            "low_precision_copies_bytes": sum(each.low_precision_copies_bytes for each in self.counted),
-            "calls": sum(each.calls for each in self.counted),
+            "counted": {
+                "flops_per_sample": sum(each.flops_per_sample for each in self.counted),
+                "flops_fixed": sum(each.flops_fixed for each in self.counted),
+                "activation_bytes_per_sample": saved + loss,
+                "activation_fixed_bytes": sum(each.activation_fixed_bytes for each in self.counted),
+                "low_precision_share": (low + low_loss) / (saved + loss) if saved + loss else 0.5,
+                "low_precision_copies_bytes": sum(each.low_precision_copies_bytes for each in self.counted),
+                "batch": batch,
+                "calls": sum(each.calls for each in self.counted),
+                "largest_bytes_per_sample": max((each.largest_bytes_per_sample for each in self.counted), default=0.0),
+                "held_bytes_per_sample": self._held_bytes / batch,
+                "ends_low": any(each.ends_low for each in self.counted),
+                "micro_batches": self.micro_batches if self.stepped else self._declared or 1,
+            },
             "optimizer": self.optimizer,
             "momentum": self.momentum,
-            "autocast": self.autocast,
+            "autocast": self.autocast_format if self.autocast else None,
             "reached_loss": self.loss_bytes is not None,
+            "stepped": self.stepped or self._declared is not None,
             "problem": self.problem,
         }
+
+
+def _declared_accumulation(frame: FrameType | None) -> int | None:
+    """What a Hugging Face trainer on the stack was told: it does not go on after an empty backward pass."""
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        steps = getattr(getattr(owner, "args", None), "gradient_accumulation_steps", None)
+        if isinstance(steps, int) and steps >= 1:
+            return steps
+        frame = frame.f_back
+    return None
 
 
 def install(observer: Observer) -> None:
@@ -191,9 +281,10 @@ def install(observer: Observer) -> None:
     registry.register_module_buffer_registration_hook(lambda _module, _name, buffer: _buffer_on_meta(buffer))
     torch.nn.functional.scaled_dot_product_attention = count.fused_attention
     # a function each: torch._dynamo refuses one object under two names
-    torch.autograd.backward = lambda *_, **__: observer.enough()
-    torch.autograd.grad = lambda *_, **__: observer.enough()
-    torch.Tensor.backward = lambda *_, **__: observer.enough()
+    torch.autograd.backward = lambda *_, **__: observer.backward()
+    torch.Tensor.backward = lambda *_, **__: observer.backward()
+    torch.autograd.grad = lambda *args, **kwargs: _gradients(observer, *args, **kwargs)
+    torch.amp.GradScaler.step = lambda *_, **__: observer.step()
     optimizer_class: Any = torch.optim.Optimizer
     plain_init = optimizer_class.__init__
 
@@ -203,9 +294,15 @@ def install(observer: Observer) -> None:
         plain_init(self, params, defaults)
 
     optimizer_class.__init__ = init
-    optimizer_class.profile_hook_step = staticmethod(lambda _step: lambda *_, **__: observer.enough())
+    optimizer_class.profile_hook_step = staticmethod(lambda _step: lambda *_, **__: observer.step())
     _watch_autocast(observer)
     _without_accelerators()
+
+
+def _gradients(observer: Observer, outputs: Any, inputs: Any, *_: Any, **__: Any) -> tuple[torch.Tensor, ...]:
+    """`torch.autograd.grad` is a backward pass too, and gives its gradients."""
+    observer.backward()
+    return tuple(torch.empty_like(each) for each in ([inputs] if isinstance(inputs, torch.Tensor) else inputs))
 
 
 def _watch_autocast(observer: Observer) -> None:
@@ -218,9 +315,13 @@ def _watch_autocast(observer: Observer) -> None:
             warnings.simplefilter("ignore")
             plain_init(self, device_type, dtype, enabled, *args, **kwargs)
         self.asked_for = bool(enabled)
+        on_cuda = str(device_type).startswith("cuda")
+        self.asked_format = "fp16" if dtype is torch.float16 or (dtype is None and on_cuda) else "bf16"
 
     def enter(self: Any) -> Any:
         observer.autocasting += self.asked_for
+        if self.asked_for and not observer.autocast:
+            observer.autocast_format = self.asked_format
         return plain_enter(self)
 
     def leave(self: Any, *exception: Any) -> Any:
@@ -299,17 +400,21 @@ class Wrapped(torch.nn.Module):  # type: ignore[misc]
         """The module's own."""
         return self.module(*args, **kwargs)
 
+    def no_sync(self) -> contextlib.AbstractContextManager[None]:
+        """Nothing is reduced anyway."""
+        return contextlib.nullcontext()
+
 
 def main() -> None:
     """Run the script under the probe and write what was seen."""
     result, script, *arguments = sys.argv[1:]
     sys.argv = [script, *arguments]
     sys.path[0] = str(Path(script).resolve().parent)
-    observer = Observer()
+    observer = Observer(lambda seen: _write(Path(result), seen))
     install(observer)
     only_look(Path(result).parent)
     try:
-        with Redirect():
+        with Redirect(observer):
             runpy.run_path(script, run_name="__main__")
     except Enough:
         pass
@@ -319,7 +424,14 @@ def main() -> None:
         observer.problem = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
         if not isinstance(error, Exception):
             observer.problem = f"it was ended by {type(error).__name__}"
-    Path(result).write_text(json.dumps(observer.result()), encoding="utf-8")
+    _write(Path(result), observer.result())
+
+
+def _write(result: Path, seen: dict[str, Any]) -> None:
+    """All of it or nothing: the process may be ended at any time."""
+    half = result.with_suffix(".half")
+    half.write_text(json.dumps(seen), encoding="utf-8")
+    half.replace(result)
 
 
 if __name__ == "__main__":

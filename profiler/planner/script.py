@@ -1,6 +1,6 @@
 """Find the model that a training script builds, without training it.
 
-The script runs in a process of its own under `probe`, which ends it at its first backward pass.
+The script runs in a process of its own under `probe`, which ends it at its first optimizer step.
 """
 
 from __future__ import annotations
@@ -37,15 +37,22 @@ def find_model(command: tuple[str, ...], *, limit_s: float = LIMIT_S) -> Model:
 
 def model_from(seen: dict[str, Any], script: str) -> Model:
     """The model that the probe's result describes."""
+    batch, accumulated = seen["counted"]["batch"], seen["counted"]["micro_batches"]
     notes = [
-        f"The model was found by running {script} on the meta device up to its first backward pass, with batches of "
-        f"{seen['batch']}; it was not trained, and fused attention was assumed where it is asked for"
+        f"The model was found by running {script} on the meta device up to its first optimizer step, with batches of "
+        f"{batch}; it was not trained, and fused attention was assumed where it is asked for"
     ]
+    if accumulated > 1:
+        notes.append(
+            f"It makes {accumulated} backward passes before it steps: the plan accumulates as many micro-batches"
+        )
+    elif not seen["stepped"]:
+        notes.append("It was not followed to an optimizer step: one backward pass is taken to make a step")
     if not seen["reached_loss"]:
         cause = f" ({seen['problem']})" if seen["problem"] else ""
         notes.append(f"The script did not come to its loss{cause}: the loss's activations are not in the figures")
     if seen["autocast"]:
-        notes.append("Autocast was seen; the plan's --precision decides what is counted, not the script's")
+        notes.append(f"Autocast to {seen['autocast']} was seen; --precision overrides it")
     return Model(
         name=seen["name"],
         source=script,
@@ -53,19 +60,11 @@ def model_from(seen: dict[str, Any], script: str) -> Model:
         trainable_parameters=float(seen["trainable_parameters"]),
         flop_parameters=None,
         unit="sample",
-        counted=Counted(
-            flops_per_sample=seen["flops_per_sample"],
-            flops_fixed=seen["flops_fixed"],
-            activation_bytes_per_sample=seen["activation_bytes_per_sample"],
-            activation_fixed_bytes=seen["activation_fixed_bytes"],
-            low_precision_share=seen["low_precision_share"],
-            low_precision_copies_bytes=seen["low_precision_copies_bytes"],
-            batch=seen["batch"],
-            calls=seen["calls"],
-        ),
+        counted=Counted(**seen["counted"]),
         buffers=float(seen["buffers"]),
         largest_layer_parameters=float(seen["largest_layer_parameters"]),
         optimizer=optimizer_name(seen["optimizer"], seen["momentum"]),
+        precision=f"{seen['autocast']}-autocast" if seen["autocast"] else None,
         notes=tuple(notes),
     )
 
@@ -91,11 +90,17 @@ def _probe(script: Path, arguments: tuple[str, ...], limit_s: float) -> dict[str
                 command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=limit_s
             )
         except subprocess.TimeoutExpired as error:
+            if result.is_file():  # it came to its first backward pass
+                return _read(result)
             raise ProfError(
                 f"{script} came to no backward pass within {limit_s:g} s, so its model can't be found; {INSTEAD}."
             ) from error
         if result.is_file():
-            seen: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
-            return seen
+            return _read(result)
         last = (done.stderr.strip().splitlines() or ["it left no message"])[-1]
         raise ProfError(f"{script} ended before its model could be found ({last}); {INSTEAD}.")
+
+
+def _read(result: Path) -> dict[str, Any]:
+    seen: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+    return seen

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from profiler.planner.activations import FULL, NONE, SELECTIVE
 from profiler.planner.architecture import Model
 from profiler.planner.efficiency import published
-from profiler.planner.layout import Layout, with_precision
+from profiler.planner.layout import OFFLOADS, Layout, with_precision
 from profiler.planner.memory import Memory, fits, memory
 from profiler.planner.plan import Plan, Request, default_micro_batch, make_plan
 from profiler.planner.quantity import column
@@ -26,6 +26,7 @@ from profiler.planner.timing import StepTime, step_time
 MICRO_BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 STRATEGY_NAMES = ("ddp", "zero1", "zero2", "zero3")
 RECOMPUTE_NAMES = ("none", "selective", "full")
+OFFLOAD_NAMES = tuple(OFFLOADS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ def search(
     device_counts: Sequence[int] | None = None,
     precisions: Sequence[str] | None = None,
     micro_batches: Sequence[int] = MICRO_BATCHES,
+    offloads: Sequence[str] = ("none",),
     keep: int = 5,
 ) -> Findings:
     """The fastest layouts that fit, for the request's model, optimizer and global batch."""
@@ -66,7 +68,7 @@ def search(
         (name, layout)
         for name in names
         if known_precision(name).peak in request.device.peak_flops
-        and len((layout := candidates(model, request, counts, name, micro_batches)).devices)
+        and len((layout := candidates(model, request, counts, name, micro_batches, offloads)).devices)
     ]
     total = fitting = 0
     least: int | None = None
@@ -84,7 +86,12 @@ def search(
 
 
 def candidates(
-    model: Model, request: Request, counts: Iterable[int], precision: str, micro_batches: Sequence[int]
+    model: Model,
+    request: Request,
+    counts: Iterable[int],
+    precision: str,
+    micro_batches: Sequence[int],
+    offloads: Sequence[str] = ("none",),
 ) -> Layout:
     """Every possible layout of those device counts, as columns."""
     shape = model.shape
@@ -100,9 +107,10 @@ def candidates(
         np.array((0, 1, 2, 3), float),
         np.array(sorted(set(micro_batches)), float),
         np.array(recompute, float),
+        np.array([OFFLOADS[name] for name in offloads], float),
         indexing="ij",
     )
-    devices, tensor, pipeline, zero, micro, again = (axis.ravel() for axis in axes)
+    devices, tensor, pipeline, zero, micro, again, offload = (axis.ravel() for axis in axes)
     data = devices / (tensor * pipeline)
     whole = default_micro_batch(model, None, 1) * int(devices.max())
     batch = float(request.global_batch or max(model.global_batch or 0, whole))
@@ -122,6 +130,7 @@ def candidates(
         micro_batch=micro[possible],
         micro_batches=np.ceil(batch / (micro[possible] * data[possible])) if rows else micro[possible],
         recompute=again[possible],
+        offload=offload[possible],
         flash=float(request.flash),
     )
     layout = with_precision(layout, known_precision(precision), known_optimizer(request.optimizer), request.device)
@@ -157,11 +166,19 @@ def _best(
     seen: set[tuple[float, ...]] = set()
     # among equals the plainer layout: fewer stages, less sharding, less tensor parallelism
     order = np.lexsort(
-        (layout.tensor[good], layout.zero[good], layout.pipeline[good], np.round(np.log(seconds[good]), 3))
+        (
+            -layout.micro_batch[good],  # and larger pieces
+            layout.tensor[good],
+            layout.zero[good],
+            layout.pipeline[good],
+            layout.offload[good],
+            np.round(np.log(seconds[good]), 3),
+        )
     )
     for index in good[order]:
         way = tuple(
-            float(getattr(layout, name)[index]) for name in ("devices", "tensor", "pipeline", "zero", "recompute")
+            float(getattr(layout, name)[index])
+            for name in ("devices", "tensor", "pipeline", "zero", "recompute", "offload")
         )
         if way in seen:
             continue
@@ -183,7 +200,7 @@ def _request(request: Request, precision: str, row: Layout) -> Request:
         sequence_parallel=bool(row.sequence_parallel),
         recompute=RECOMPUTE_NAMES[int(row.recompute)],
         micro_batch=int(row.micro_batch),
-        offload="none",
+        offload=OFFLOAD_NAMES[int(row.offload)],
         efficiency=request.efficiency if request.efficiency and request.efficiency.kind == "arithmetic" else None,
     )
 
@@ -214,6 +231,7 @@ def layout_text(request: Request) -> str:
     ]
     batch = [f"micro-batch {request.micro_batch}"] if request.micro_batch else []
     again = [f"recompute {request.recompute}"] if request.recompute != "none" else []
+    again += [f"offload {request.offload}"] if request.offload != "none" else []
     return ", ".join(
         [
             f"{request.devices} device{'s' if request.devices > 1 else ''}",

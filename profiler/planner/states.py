@@ -32,8 +32,15 @@ PRECISIONS: dict[str, Precision] = {
         Precision("tf32", 4, 4, 0, 4, "tf32", "everything in fp32, matrix products in TF32"),
         Precision(
             "bf16-mixed", 2, 2, 4, 2, "bf16",
-            "bf16 weights and gradients, fp32 master weights and states (torch.autocast keeps 4 + 4 instead of "
-            "2 + 2 + 4 bytes: the same sum)",
+            "bf16 weights and gradients, fp32 master weights and states (bf16-autocast holds the same sum otherwise)",
+        ),
+        Precision(
+            "bf16-autocast", 4, 4, 0, 2, "bf16",
+            "torch.autocast: fp32 weights, gradients and states, matrix products in bf16",
+        ),
+        Precision(
+            "fp16-autocast", 4, 4, 0, 2, "fp16",
+            "torch.autocast: fp32 weights, gradients and states, matrix products in fp16, loss scaling",
         ),
         Precision(
             "fp16-mixed", 2, 2, 4, 2, "fp16",

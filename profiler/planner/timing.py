@@ -72,7 +72,7 @@ def step_time(
     efficiency: Efficiency,
     share_of_peak: float | None = None,
     *,
-    loader_samples_per_s: float | None = None,
+    loader_samples_per_s: Quantity | None = None,
 ) -> StepTime | None:
     """The step at `share_of_peak` (default: the efficiency's middle value); None where FLOPs are not known.
 
@@ -85,7 +85,7 @@ def step_time(
     samples = layout.samples_per_step
     model_flops = per_unit * model.tokens_per_sample * samples
     hardware_flops = model_flops * recompute_factor(model, layout.recompute, attention=efficiency.counts_attention)
-    data = samples / loader_samples_per_s if loader_samples_per_s else 0.0 * samples
+    data = 0.0 * samples if loader_samples_per_s is None else samples / loader_samples_per_s
     zero = 0.0 * samples
     host = launch_s(model, layout, device)
     if efficiency.kind == "achieved":
@@ -107,7 +107,7 @@ def step_time(
     # gradients are reduced during the last backward pass; ZeRO-3 gathers during every pass
     window = np.where(np.asarray(layout.zero) >= 3, 0.8 * arithmetic, 0.6 * arithmetic / layout.micro_batches)
     exposed = np.maximum(0.0, reduction - window)
-    communication = tensor + exposed + pipeline_s(model, layout, device)
+    communication = tensor + exposed + pipeline_s(model, layout, device) + expert_parallel_s(model, layout, device)
     step = np.maximum(np.maximum(compute + bandwidth, host) + communication, data)
     return StepTime(
         compute=compute,
@@ -140,8 +140,7 @@ def traffic_s(model: Model, layout: Layout, device: Device) -> Quantity:
     in for every pass.
     """
     share = stage_share(model, layout)
-    sharded = np.where(np.asarray(layout.zero) >= 1, layout.data, 1.0)
-    elements = model.trainable_parameters * share / sharded
+    elements = model.trainable_parameters * stage_share(model, layout, 1)
     saved = activation_bytes(model, layout, split=True) if model.counted is not None else 0.0
     # every saved activation is written once and read twice; in published efficiencies that is inside
     passes = np.nan_to_num(np.asarray(saved, float)) * 3 * layout.micro_batches / device.bandwidth_bytes_per_s
@@ -197,6 +196,21 @@ def pipeline_s(model: Model, layout: Layout, device: Device) -> Quantity:
     payload = layout.micro_batch * model.shape.sequence * float(model.shape.hidden) * 2.0 / layout.tensor
     hop = LATENCY_S + payload / (_rate(device, layout.devices, device.devices_per_node) * LINK_EFFICIENCY)
     return 2 * (layout.pipeline - 1) * hop
+
+
+def expert_parallel_s(model: Model, layout: Layout, device: Device) -> Quantity:
+    """Tokens sent to their experts and back: two exchanges per layer forward, two backward, two more repeated."""
+    shape = model.shape
+    if shape is None or shape.experts == 1:
+        return 0.0 * layout.expert
+    members = np.asarray(layout.expert, float)
+    tokens = layout.micro_batch * shape.sequence * float(shape.active_experts)
+    payload = tokens * shape.hidden * np.minimum(layout.activation_bytes, 2.0) / layout.tensor
+    leaves = payload * (members - 1) / members
+    rate = _rate(device, members, layout.tensor) * LINK_EFFICIENCY
+    exchanges = np.where(np.asarray(layout.recompute) == FULL, 6.0, 4.0)
+    layers = np.ceil(shape.layers / np.asarray(layout.pipeline, float))
+    return exchanges * layers * layout.micro_batches * ((members - 1) * LATENCY_S + leaves / rate)
 
 
 def _rate(device: Device, members: Quantity, stride: Quantity = 1.0) -> Quantity:

@@ -91,13 +91,43 @@ def test_the_terminal_says_the_three_answers_and_what_was_assumed() -> None:
     text = " ".join(CliRunner().invoke(command, GPT3, catch_exceptions=False).output.split())
     for piece in (
         "Will it fit? Does not fit",
-        "How long?",
+        "The cheapest way to make it surely fit: --tp 2 --sp",
+        "How long? With --tp 2 --sp: ",
+        "Not as asked; if it fitted, ",
+        "One step, if it fitted",
         "What will it cost?",
         "Most useful change",
         "Assumed",
         "not measured",
     ):
         assert piece in text, piece
+
+
+def test_a_plan_that_fits_is_told_plainly() -> None:
+    text = CliRunner().invoke(command, ["--model", "gpt2", "--gpu", "h100"], catch_exceptions=False).output
+    assert "Will it fit? Fits" in text and "if it fitted" not in text and "make it surely fit" not in text
+
+
+def test_a_plan_that_does_not_fit_says_so_in_json_and_how_it_would() -> None:
+    value = plan(*GPT3)
+    way = value["memory"]["way_to_fit"]
+    assert value["time"]["if_it_fitted"] and value["memory"]["fits"] == "no"
+    assert way["fits"] == "yes" and way["days"] > value["time"]["days"]
+    assert value["alternatives"][0] == way
+    changed = plan(*GPT3, *way["change"].split())
+    assert changed["memory"]["fits"] == "yes" and changed["time"]["days"] == pytest.approx(way["days"], rel=0.001)
+    assert changed["memory"]["way_to_fit"] is None and not changed["time"]["if_it_fitted"]
+
+
+def test_a_data_loader_bounds_every_layout() -> None:
+    value = plan("--model", "resnet50", "--gpu", "a100", "--gpus", "2", "--loader", "500")
+    assert value["time"]["bound_by"] == "data-loading"
+    assert value["time"]["samples_per_s"] == pytest.approx(1000)
+
+
+def test_a_host_that_binds_is_called_computing_in_schema_1(tmp_path: Path) -> None:
+    value = plan("--gpu", "h100", str(Path(__file__).parent / "scripts" / "gpt.py"))
+    assert (value["time"]["bound_by"], value["time"]["binding_term"]) == ("compute", "host-overhead")
 
 
 def test_a_budget_buys_a_chinchilla_optimal_model() -> None:

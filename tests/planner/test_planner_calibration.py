@@ -194,3 +194,91 @@ def test_a_run_that_shows_its_link_scales_latency_by_hops_and_bytes_by_the_ring(
     assert at_eight(1.0, 1e9) == pytest.approx(70.0)  # all latency: seven hops for one
     even = gradients / 1e6 / 2.0  # ms that the bytes take at 1 GB/s, of which each of two messages has half
     assert at_eight(even, 1.0) == pytest.approx((70.0 + 17.5) / 2)
+
+
+BF16 = {"autocast": {"device": "cuda", "dtype": "bfloat16", "enabled": True}}
+FP16 = {"autocast": {"device": "cuda", "dtype": "float16", "enabled": True}}
+
+
+@pytest.mark.parametrize(
+    ("options", "precision"),
+    [
+        ({}, "fp32"),
+        ({"values": BF16}, "bf16-autocast"),
+        ({"values": FP16}, "fp16-autocast"),
+        ({"values": {"autocast": {"dtype": "bfloat16", "enabled": False}}}, "fp32"),
+        ({"dtype": "bfloat16"}, "bf16"),
+        ({"values": {"tf32_matmul": True}}, "tf32"),
+        ({"values": {"matmul_precision": "high"}}, "tf32"),
+        ({"values": {"tf32_matmul": True}, "device": "cpu"}, "fp32"),
+    ],
+)
+def test_the_plan_has_the_precision_that_the_runs_settings_show(
+    tmp_path: Path, options: dict[str, Any], precision: str
+) -> None:
+    plan = calibrated(tmp_path, summary(**options))
+    assert plan.request.precision == precision
+    assert plan.time.step_s == pytest.approx(0.070)
+    assert plan.memory.activations == 64e6, "measured, whatever the precision"
+
+
+def test_autocast_keeps_weights_gradients_and_states_in_float32(tmp_path: Path) -> None:
+    memory = calibrated(tmp_path, summary(values=BF16)).memory
+    assert (memory.parameters, memory.gradients, memory.optimizer) == (4e6, 4e6, 8e6)
+
+
+def test_another_precision_gains_something_between_nothing_and_the_ratio_of_the_peaks(tmp_path: Path) -> None:
+    plan = calibrated(tmp_path, summary(), precision="bf16-autocast")
+    ratio = 312 / 19.5
+    low, high = plan.time.step_range_s or (0, 0)
+    assert plan.time.step_s == pytest.approx(0.060 / ratio**0.5 + 0.010)
+    assert low < 0.060 / ratio + 0.010 and high > 0.070
+    assert plan.memory.activations == 32e6
+
+
+def test_runs_of_two_precisions_do_not_calibrate_together(tmp_path: Path) -> None:
+    with pytest.raises(ProfError, match="runs of one precision"):
+        calibrated(tmp_path, summary(), summary(batch=128, values=BF16))
+
+
+def test_a_step_of_several_micro_batches_is_planned_as_it_was_made(tmp_path: Path) -> None:
+    plan = calibrated(tmp_path, summary(batch=16, micro_batches=4))
+    assert plan.layout is not None
+    assert (plan.layout.micro_batch, plan.layout.micro_batches, plan.layout.samples_per_step) == (16, 4, 64)
+    assert plan.time.step_s == pytest.approx(0.070)
+    assert plan.time.units_per_s == pytest.approx(64 / 0.070)
+    assert plan.memory.activations == 64e6, "of one micro-batch, which is what was kept at a time"
+
+
+def test_the_batch_of_a_loop_without_a_loader_is_cut_by_its_micro_batches(tmp_path: Path) -> None:
+    seen = summary(batch=None, micro_batches=4)
+    seen["memory"]["samples_in_step"] = 64
+    plan = calibrated(tmp_path, seen)
+    assert plan.layout is not None and (plan.layout.micro_batch, plan.layout.micro_batches) == (16, 4)
+    assert plan.memory.activations == 64e6
+
+
+def test_more_micro_batches_repeat_the_passes_and_not_the_update(tmp_path: Path) -> None:
+    run = summary(batch=16, micro_batches=4)
+    plan = calibrated(tmp_path, run, global_batch=128, micro_batch=16)
+    assert plan.time.step_s == pytest.approx(2 * 0.060 + 0.008 + 2 * 0.002)
+    assert plan.memory.activations == 64e6
+    whole = calibrated(tmp_path, run, global_batch=64, micro_batch=64)
+    assert whole.time.step_s == pytest.approx(0.060 + 0.008 + 0.002 / 4)
+    assert whole.memory.activations == 4 * 64e6
+
+
+def test_two_runs_tell_what_each_pass_costs_whatever_its_samples(tmp_path: Path) -> None:
+    # 5 ms a pass and 1 ms a sample: 4 passes of 16 → 84, one of 64 → 69
+    runs = [
+        summary(batch=16, micro_batches=4, forward_ms=40, backward_ms=44),
+        summary(batch=64, forward_ms=30, backward_ms=39),
+    ]
+    plan = calibrated(tmp_path, *runs, micro_batch=32, global_batch=64)
+    assert plan.time.terms_s["compute"] == pytest.approx((2 * 5 + 64 + 2) / 1e3)
+
+
+def test_each_of_many_ranks_accumulates_as_the_measured_one_did(tmp_path: Path) -> None:
+    plan = calibrated(tmp_path, summary(batch=16, micro_batches=4), gpus=8)
+    assert plan.layout is not None
+    assert (plan.layout.micro_batches, plan.layout.samples_per_step) == (4, 8 * 64)

@@ -169,3 +169,22 @@ def test_experts_are_spread_and_the_rest_is_not() -> None:
     assert before is not None and after is not None
     experts = known_model("mixtral-8x7b").shape.expert_parameters_per_layer * 32 * 2  # type: ignore[union-attr]
     assert before - after == pytest.approx(experts * 7 / 8)
+
+
+def test_experts_are_sharded_over_those_replicas_that_hold_them() -> None:
+    model = known_model("mixtral-8x7b")
+    states = {}
+    for expert in (1, 8):
+        parts = planned("mixtral-8x7b", "h100", 64, strategy="zero3", expert=expert).memory.device_parts
+        states[expert] = sum(parts[name] or 0.0 for name in ("parameters", "gradients", "optimizer"))
+    # 16 bytes for each parameter, spread over 64 devices either way
+    assert states[1] == pytest.approx(16 * model.parameters / 64, rel=0.001)
+    assert states[8] == pytest.approx(states[1], rel=0.001)
+
+
+def test_without_sharding_expert_parallelism_leaves_each_device_its_experts() -> None:
+    shape = known_model("mixtral-8x7b").shape
+    assert shape is not None
+    whole, split = (planned("mixtral-8x7b", "h100", 8, expert=expert).memory.device_parts for expert in (1, 8))
+    saved = 2 * shape.layers * shape.expert_parameters_per_layer * 7 / 8
+    assert (whole["parameters"] or 0) - (split["parameters"] or 0) == pytest.approx(saved, rel=0.001)

@@ -136,3 +136,13 @@ def test_lora_does_less_arithmetic_than_full_training() -> None:
     )
     assert full is not None and adapted is not None
     assert adapted / full == pytest.approx(4 / 6, rel=0.01)
+
+
+def test_expert_parallelism_exchanges_tokens() -> None:
+    alone, spread = (planned("mixtral-8x7b", "h100", 8, strategy="zero3", expert=each) for each in (1, 8))
+    shape = alone.request.model.shape if alone.request.model else None
+    assert shape is not None
+    sent = shape.sequence * shape.active_experts * shape.hidden * 2 * 7 / 8
+    expected = alone.layout.micro_batches * 4 * shape.layers * (7 * 15e-6 + sent / (0.8 * 450e9))  # type: ignore[union-attr]
+    more = spread.time.terms_s["communication"] - alone.time.terms_s["communication"]
+    assert more == pytest.approx(expected, rel=0.01)

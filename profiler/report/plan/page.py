@@ -20,6 +20,7 @@ import profiler
 from profiler.planner.alternatives import Alternative
 from profiler.planner.plan import Plan
 from profiler.planner.quantity import bytes_text, count_text, money_text
+from profiler.planner.remedy import Remedy
 from profiler.planner.scaling import cost_table, optimal_tokens
 from profiler.planner.search import Findings, layout_text
 from profiler.report.page import embedded_json
@@ -47,7 +48,7 @@ class Part:
         return ink(self.colour)
 
 
-def page(plan: Plan, others: list[Alternative], findings: Findings | None) -> str:
+def page(plan: Plan, others: list[Alternative], findings: Findings | None, solution: Remedy | None = None) -> str:
     """The page of a plan."""
     charts = figures(plan)
     script = (REPORT / "templates" / "report.js").read_text(encoding="utf-8")
@@ -64,12 +65,13 @@ def page(plan: Plan, others: list[Alternative], findings: Findings | None) -> st
             batch=int(plan.layout.samples_per_step) if plan.layout else None,
             chip=word if model else None,
             tone=tone,
-            answers=wording.answers(plan),
+            answers=wording.answers(plan, solution),
             least=wording.least_sentence(plan),
             utilisation=wording.utilisation_sentence(plan),
             parts=parts,
             free=free,
             memory_rows=wording.memory_rows(plan),
+            step_title=wording.step_title(plan),
             term_rows=wording.term_rows(plan),
             others=[wording.alternative_cells(plan, other) for other in others],
             best=others[0] if others else None,

@@ -10,20 +10,23 @@ from rich.table import Table
 
 from profiler.planner.alternatives import Alternative
 from profiler.planner.plan import Plan
+from profiler.planner.remedy import Remedy
 from profiler.planner.search import Findings, layout_text
 from profiler.report.plan import wording
 
 COLOURS = {"yes": "green", "no": "red", "unsure": "yellow"}
 
 
-def print_plan(plan: Plan, others: list[Alternative], findings: Findings | None, console: Console) -> None:
+def print_plan(
+    plan: Plan, others: list[Alternative], findings: Findings | None, console: Console, solution: Remedy | None = None
+) -> None:
     """Write the plan to a console."""
     console.print(f"[bold]{escape(wording.title(plan))}[/]")
     for line in (wording.model_sentence(plan), _layout(plan)):
         if line:
             console.print(f"[dim]{escape(line)}[/]")
     console.print()
-    for question, answer in wording.answers(plan):
+    for question, answer in wording.answers(plan, solution):
         colour = COLOURS[plan.memory.fits] if question == "Will it fit?" and plan.request.model else ""
         text = f"[{colour}]{escape(answer)}[/]" if colour else escape(answer)
         console.print(f"[bold]{question}[/] {text}")
@@ -33,7 +36,7 @@ def print_plan(plan: Plan, others: list[Alternative], findings: Findings | None,
     if rows := wording.memory_rows(plan):
         console.print(_table("Memory", ("", "one replica", "per device"), rows))
     if rows := wording.term_rows(plan):
-        console.print(_table("One step", ("", "time", "of the step"), rows))
+        console.print(_table(wording.step_title(plan), ("", "time", "of the step"), rows))
     if others:
         console.print(f"\n[bold]Most useful change:[/] {escape(others[0].change)}")
         cells = [wording.alternative_cells(plan, other) for other in others]

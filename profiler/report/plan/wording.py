@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from profiler.planner.alternatives import Alternative
 from profiler.planner.plan import Plan
 from profiler.planner.quantity import bytes_text, count_text, duration_text, money_text
+from profiler.planner.remedy import Remedy, Way
 
 BOUND = {
     "compute": "arithmetic",
@@ -23,13 +26,48 @@ def title(plan: Plan) -> str:
     return f"{name} on {plan.request.devices:,} x {plan.request.device.name}"
 
 
-def answers(plan: Plan) -> list[tuple[str, str]]:
-    """The three questions and their answers, a sentence each."""
+def answers(plan: Plan, solution: Remedy | None = None) -> list[tuple[str, str]]:
+    """The three questions and their answers, a sentence each.
+
+    A plan that does not fit has no time and no cost: those of the change that makes it fit are told, and its own only
+    as what they would be.
+    """
+    long, cost = time_sentence(plan), cost_sentence(plan)
+    way = solution.cheapest or solution.fewest_devices if solution else None
+    if plan.memory.fits == "no":
+        whole, step, usd = plan.time.seconds, plan.time.step_s, plan.cost.usd
+        if whole is not None or step is not None:
+            own = duration_text(whole) if whole is not None else f"{duration_text(step)} a step"
+            long = f"{_changed(way, time_sentence)}Not as asked; if it fitted, {own}."
+        if usd is not None:
+            cost = f"{_changed(way, cost_sentence)}Not as asked; if it fitted, {money_text(usd)}."
     return [
-        ("Will it fit?", fit_sentence(plan)),
-        ("How long?", time_sentence(plan)),
-        ("What will it cost?", cost_sentence(plan)),
+        ("Will it fit?", f"{fit_sentence(plan)}{_way_sentence(plan, solution)}"),
+        ("How long?", long),
+        ("What will it cost?", cost),
     ]
+
+
+def _changed(way: Way | None, sentence: Callable[[Plan], str]) -> str:
+    return "" if way is None else f"With {way.change}: {sentence(way.plan)} "
+
+
+def _way_sentence(plan: Plan, solution: Remedy | None) -> str:
+    if solution is None:
+        return ""
+    cheapest, fewest = solution.cheapest, solution.fewest_devices
+    if cheapest is not None:
+        host = cheapest.plan.memory.host
+        there = f" ({bytes_text(host)} of each device's states go to the host's memory)" if host else ""
+        return f" The cheapest way to make it surely fit: {cheapest.change}{there}."
+    if fewest is not None:
+        return f" No setting that was tried makes it surely fit on {devices_text(plan)}; this does: {fewest.change}."
+    return " No setting and no number of devices that was tried makes it surely fit."
+
+
+def devices_text(plan: Plan) -> str:
+    """ "1 device", "8 devices"."""
+    return f"{plan.request.devices:,} device{'s' if plan.request.devices > 1 else ''}"
 
 
 def fit_sentence(plan: Plan) -> str:
@@ -60,6 +98,8 @@ def least_sentence(plan: Plan) -> str | None:
     request, least = plan.request, plan.memory.least_devices
     if request.model is None:
         return None
+    if plan.memory.activations is None:
+        return "On how many devices it surely fits can't be said without its activations."
     if least is None:
         return (
             f"No number of devices makes it surely fit with {request.strategy}, tp {request.tensor}, pp "
@@ -134,6 +174,11 @@ def memory_rows(plan: Plan) -> list[tuple[str, str, str]]:
     if memory.host:
         rows.append(("in the host's memory", "", bytes_text(memory.host)))
     return rows
+
+
+def step_title(plan: Plan) -> str:
+    """The heading of a step's terms."""
+    return "One step, if it fitted" if plan.memory.fits == "no" else "One step"
 
 
 def term_rows(plan: Plan) -> list[tuple[str, str, str]]:
