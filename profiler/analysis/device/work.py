@@ -22,6 +22,7 @@ _FORMATS = {
     "float": "fp32", "double": "fp64", "c10::Half": "fp16", "c10::BFloat16": "bf16", "c10::Float8_e4m3fn": "fp8",
     "c10::Float8_e5m2": "fp8",
 }  # fmt: skip
+_MOST = 10**21  # of operations or bytes of one call, that can be believed
 _DROPOUT = "aten::native_dropout"
 
 
@@ -45,8 +46,10 @@ def work_of(name: str, given: Given) -> CallWork:
         moved = _bytes(name, shapes, types, given.values)
     except (IndexError, TypeError, ValueError):
         moved = None
+    if flops is not None and flops > _MOST:
+        flops = None
     untold = flops is None and counts_arithmetic(name)
-    return CallWork(flops, None if untold else moved, number_format)
+    return CallWork(flops, None if untold or (moved is not None and moved > _MOST) else moved, number_format)
 
 
 def counts_arithmetic(name: str) -> bool:

@@ -54,10 +54,8 @@ class Shapes(dict[tuple[bytes, bytes, bytes], int]):
 
     def number(self, name: str, dims: msgspec.Raw, types: msgspec.Raw, values: msgspec.Raw) -> int:
         """Values count for convolutions alone, whose strides they hold: scalars differ from call to call."""
-        text = bytes(dims)
-        if not text or len(text) > _LONGEST:
-            return -1
-        return self[text, bytes(types), bytes(values) if name in CONVOLUTIONS else b""]
+        key = bytes(dims), bytes(types), bytes(values) if name in CONVOLUTIONS else b""
+        return self[key] if key[0] and max(map(len, key)) <= _LONGEST else -1
 
     def __missing__(self, key: tuple[bytes, bytes, bytes]) -> int:
         if len(self) >= MOST_GIVEN:
