@@ -35,7 +35,7 @@ from profiler.analysis.snapshot.kept import kept_snapshot
 from profiler.analysis.spans import span_facts
 from profiler.analysis.stages import call_sites, stage_facts
 from profiler.analysis.steps import step_facts
-from profiler.analysis.window import operators_of, window_device, window_note, window_notice
+from profiler.analysis.window import operators_of, watched_step, window_device, window_note, window_notice
 from profiler.analysis.workers import worker_facts
 from profiler.errors import ProfError
 from profiler.record import layout, reader
@@ -198,7 +198,7 @@ def _facts(
     windows = of_kind(notes, "operators")
     window = window_note(windows, steps.median_ms if steps else None)
     operators = operators_of(window)
-    watched, in_full, path = window_device(training.directory, window, steps.mean_ms if steps else None)
+    watched, seen_there = window_device(training.directory, window, steps.mean_ms if steps else None)
     if not operators:
         not_measured["operators"] = "no step was looked at operator by operator"
     for note in of_kind(notes, "unobserved"):
@@ -249,8 +249,9 @@ def _facts(
         root=str(run_json.get("cwd") or ""),
         device=watched if isinstance(watched, DeviceFacts) else None,
         threads=tuple(dict(row) for row in (window or {}).get("threads") or () if isinstance(row, dict)),
-        critical_path=path,
-        excerpts=(*live_excerpts(folded, measured, notes, training.pid, began_ns), *in_full),
+        critical_path=seen_there.critical_path if seen_there else None,
+        roofline=seen_there.roofline if seen_there else None,
+        excerpts=(*live_excerpts(folded, measured, notes, training.pid, began_ns), *watched_step(seen_there)),
         arithmetic=arithmetic if isinstance(arithmetic, Arithmetic) else None,
     )
 

@@ -14,6 +14,7 @@ from profiler.analysis.device_facts import DeviceFacts
 from profiler.analysis.excerpt import StepExcerpt
 from profiler.analysis.path_facts import CriticalPath
 from profiler.analysis.rank_facts import RanksFacts
+from profiler.analysis.roofline_facts import Roofline
 from profiler.analysis.site import Site
 from profiler.analysis.snapshot_facts import SnapshotFacts
 
@@ -426,6 +427,7 @@ class Facts:
     ranks: RanksFacts | None = None  # None: one rank. The other facts are then those of the typical rank
     snapshot: SnapshotFacts | None = None  # of torch's allocator; None: none was taken
     critical_path: CriticalPath | None = None  # of a typical step; None: no trace of it was recorded
+    roofline: Roofline | None = None  # None: no trace with shapes was recorded
     excerpts: tuple[StepExcerpt, ...] = ()  # a typical and a slow step in full, where a recording holds them
 
     def stage_ms(self, name: str) -> float:

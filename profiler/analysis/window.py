@@ -17,7 +17,7 @@ from typing import Any
 
 from profiler.analysis.device_facts import DeviceFacts, DeviceStep
 from profiler.analysis.excerpt import StepExcerpt
-from profiler.analysis.path_facts import CriticalPath
+from profiler.analysis.facts import Facts
 from profiler.analysis.trace.facts import facts_of
 from profiler.errors import ProfError
 from profiler.record.trace.read import read_trace
@@ -62,22 +62,28 @@ def operators_of(note: Note | None) -> tuple[dict[str, Any], ...]:
 
 def window_device(
     directory: Path, note: Note | None, step_ms: float | None
-) -> tuple[DeviceFacts | str | None, tuple[StepExcerpt, ...], CriticalPath | None]:
-    """The device's side of the window, one of its steps in full, and the critical path of one.
+) -> tuple[DeviceFacts | str | None, Facts | None]:
+    """The device's side of the window, and the facts of its trace.
 
     Or a clause that says why there is none; None where none was to be kept.
     """
     name = note.get("file") if note else None
     if not isinstance(name, str) or not name:
-        return None, (), None
+        return None, None
     try:
         facts = facts_of(read_trace(directory / Path(name).name), source="window").facts
     except ProfError as error:
-        return f"the deep window's trace can't be used: {error}".rstrip("."), (), None
+        return f"the deep window's trace can't be used: {error}".rstrip("."), None
     if facts.device is None:
-        return "the deep window saw nothing of the device: another program may hold what it listens to", (), None
-    watched = tuple(replace(excerpt, what="watched") for excerpt in facts.excerpts if excerpt.what == "typical")
-    return without_slowdown(facts.device, step_ms), watched, facts.critical_path
+        return "the deep window saw nothing of the device: another program may hold what it listens to", None
+    return without_slowdown(facts.device, step_ms), facts
+
+
+def watched_step(window: Facts | None) -> tuple[StepExcerpt, ...]:
+    """One of the window's steps in full."""
+    return tuple(
+        replace(excerpt, what="watched") for excerpt in (window.excerpts if window else ()) if excerpt.what == "typical"
+    )
 
 
 def without_slowdown(device: DeviceFacts, step_ms: float | None) -> DeviceFacts:

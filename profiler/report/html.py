@@ -26,6 +26,7 @@ from profiler.analysis.site import Site
 from profiler.report import charts, palette, wording
 from profiler.report.device.charts import device_charts
 from profiler.report.device.path import path_section
+from profiler.report.device.roofline import roofline_section
 from profiler.report.device.section import device_section
 from profiler.report.excerpts import excerpt_charts, swatches
 from profiler.report.page import environment, page_values
@@ -81,6 +82,7 @@ def render_html(result: Result) -> str:
             has_memory=_has_memory(facts.memory) or facts.snapshot is not None,
             device=device_section(facts),
             path=path_section(facts),
+            roof=roofline_section(facts),
             ranks=ranks_section(facts),
             swatches=swatches,
             held=held_sections(facts),

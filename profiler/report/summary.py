@@ -16,6 +16,7 @@ from typing import Any
 
 from profiler.analysis.facts import Facts, SpanFacts
 from profiler.analysis.path_facts import CriticalPath
+from profiler.analysis.roofline_facts import Roofline
 from profiler.analysis.site import Site
 from profiler.errors import ProfError
 from profiler.record.vocabulary import SCHEMA_VERSION
@@ -145,7 +146,9 @@ def _stages(facts: Facts) -> dict[str, Any]:
 def _device(facts: Facts) -> dict[str, Any] | None:
     device, nvml = facts.device, dict(facts.machine.gpu)
     arithmetic = {} if facts.arithmetic is None else asdict(facts.arithmetic)
-    path = {} if facts.critical_path is None else {"critical_path_ms": _path(facts.critical_path)}
+    path: dict[str, Any] = {} if facts.critical_path is None else {"critical_path_ms": _path(facts.critical_path)}
+    if facts.roofline is not None:
+        path["roofline"] = _roofline(facts.roofline)
     if device is None:
         known = arithmetic | ({"nvml": nvml} if nvml else {}) | path
         return {"busy_share": None, "kernel_ms": None, **known} if known else None
@@ -185,6 +188,21 @@ def _path(path: CriticalPath) -> dict[str, Any]:
         "device_busy": path.device_busy_ms,
         "host_parts": [asdict(part) for part in path.host],
     }
+
+
+def _roofline(roofline: Roofline) -> dict[str, Any]:
+    rows = [
+        {
+            **asdict(row),
+            "tflops": row.tflops,
+            "gbs": row.gbs,
+            "intensity": row.intensity,
+            "bound": row.bound,
+            "roof_share": row.roof_share,
+        }
+        for row in roofline.rows
+    ]
+    return {**asdict(roofline), "rows": rows}
 
 
 def _memory(facts: Facts) -> dict[str, Any]:

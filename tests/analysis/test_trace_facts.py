@@ -364,7 +364,9 @@ NAMES = st.sampled_from(
     ["ProfilerStep#3", "ProfilerStep#x", "enumerate(DataLoader)#_MultiProcessingDataLoaderIter.__next__", "aten::mm",
      "Optimizer.step#SGD.step", "Optimizer.zero_grad#SGD.zero_grad", "autograd::engine::evaluate_function: MmBackward0",
      "MmBackward0", "cudaLaunchKernel", "cudaStreamSynchronize", "cudaMemcpyAsync", "Memcpy HtoD (Pageable -> Device)",
-     "Memcpy DtoH (Device -> Pinned)", "ncclKernel_AllReduce", "nccl:all_reduce", "gloo:all_reduce", "", "[memory]"]
+     "Memcpy DtoH (Device -> Pinned)", "ncclKernel_AllReduce", "nccl:all_reduce", "gloo:all_reduce", "", "[memory]",
+     "train.py(3): main", "train.py(9): <listcomp>", "json/encoder.py(4): encode",
+     "<built-in method item of Tensor object at 0x7f>", "aten::convolution", "aten::add_"]
 )  # fmt: skip
 CATEGORIES = st.sampled_from(
     ["cpu_op", "user_annotation", "cuda_runtime", "kernel", "gpu_memcpy", "gpu_memset", "Operator", "Kernel", "Trace",
@@ -373,6 +375,11 @@ CATEGORIES = st.sampled_from(
 ODD = st.one_of(
     st.none(), st.integers(-5, 40), st.floats(allow_nan=False), st.text(max_size=4), st.integers(-(2**70), 2**70),
     st.lists(st.integers(), max_size=2),
+)  # fmt: skip
+GIVEN = st.sampled_from(
+    [[[4, 4], [4, 4]], [[8, 3, 9, 9], [4, 3, 3, 3], [], [], [], [], [], [], []], ["float", "float"],
+     ["", "[1, 1]", "True"], [[0], []], [[1 << 60] * 30, [1 << 60] * 30], [[-3, 1 << 80]], [["a"]],
+     "train.py(4): main;torch/x.py(3): f", ";;(", "a.py(99999999999): x"]
 )  # fmt: skip
 EVENTS = st.fixed_dictionaries(
     {
@@ -388,9 +395,10 @@ EVENTS = st.fixed_dictionaries(
             st.dictionaries(
                 st.sampled_from(
                     ["correlation", "External id", "Ev Idx", "stream", "device", "bytes", "Collective name",
-                     "Total Allocated", "Device Type", "In msg nelems", "dtype"]
+                     "Total Allocated", "Device Type", "In msg nelems", "dtype", "Python id", "Python parent id",
+                     "Call stack", "Input Dims", "Input dims", "Input type", "Concrete Inputs"]
                 ),
-                st.one_of(st.integers(-2, 12), ODD),
+                st.one_of(st.integers(-2, 12), ODD, GIVEN),
             ),
         ),
     }

@@ -34,6 +34,7 @@ from profiler.analysis.trace.host import Host, read_host
 from profiler.analysis.trace.lines import stage_lines
 from profiler.analysis.trace.operators import operator_rows
 from profiler.analysis.trace.process import Process, training_process
+from profiler.analysis.trace.roofline import roofline
 from profiler.analysis.trace.settings import settings_of_trace
 from profiler.analysis.trace.used import used_device
 from profiler.record.trace.recording import Recording
@@ -81,10 +82,12 @@ def facts_of(
     )
     device = device_facts(own, launches, seen, source)
     facts = _facts(process, host, folded, measured, moments, places, device, command)
+    device_name, capacity = device.name if device is not None else None, facts.memory.device_capacity_bytes
     facts = replace(
         facts,
         excerpts=step_excerpts(process, host, moments, measured, windows),
         critical_path=critical_path(process, host, moments, measured, windows, launches, places),
+        roofline=roofline(process, launches, _measured_windows(windows, measured), device_name, capacity),
     )
     return Traced(facts, recording.distributed.rank, recording.label)
 
@@ -97,6 +100,13 @@ def _windows(host: Host, measured: Measured | None) -> Intervals:
         return host.marked
     start = measured.columns["start_ns"]
     return Intervals(start, start + measured.columns["wall_ns"])
+
+
+def _measured_windows(windows: Intervals, measured: Measured | None) -> Intervals:
+    """The measured steps alone."""
+    if measured is None or len(windows) != len(measured.rows):
+        return windows
+    return Intervals(windows.start[measured.rows], windows.end[measured.rows])
 
 
 def _stage_at(host: Host, moments: Moments, at: Ints, warmup: int) -> npt.NDArray[np.object_]:

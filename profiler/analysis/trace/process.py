@@ -103,6 +103,7 @@ def _only(recording: Recording, process: Ints, chosen: int) -> Recording:
             *_host(operators, mine),
             external=operators.external[mine],
             marked=operators.marked[mine],
+            given=operators.given[mine],
             frame=operators.frame[mine],
         ),
         calls=Calls(*_host(calls, called), correlation=calls.correlation[called], bytes=calls.bytes[called]),

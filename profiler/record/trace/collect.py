@@ -37,6 +37,7 @@ from profiler.record.trace.recording import (
     PythonCalls,
     Work,
 )
+from profiler.record.trace.shapes import Shapes, is_told
 
 _OPERATORS = ("cpu_op", "Operator", "user_annotation")
 _RANGES = ("user_annotation",)
@@ -92,6 +93,7 @@ class Collector:
         self._functions = Functions(self.names)
         self._stacks = Stacks(self.names)
         self._users = Numbered()
+        self.shapes = Shapes()
         self.tracks = Tracks()
         self.kept = 0
         self.damaged = 0  # without a time that can be believed
@@ -147,6 +149,7 @@ class Collector:
             self._host(table, events, start, end)
             self._add("operators.external", _external(args))
             self._add("operators.marked", np.array([event.cat in _RANGES for event in events]), np.bool_)
+            self._add("operators.given", self._given(events, args), np.int32)
             self._add("operators.frame", self._frames([arg.stack for arg in args]), np.int32)
         elif table == "device":
             self._device(args, events, start, end)
@@ -184,6 +187,18 @@ class Collector:
         }
         for name, (values, dtype) in columns.items():
             self._add(f"device.{name}", values, dtype)
+
+    def _given(self, events: list[Event], args: list[Args]) -> npt.NDArray[np.int32]:
+        """Numbers of what operators were given."""
+        number = self.shapes.number
+        return np.fromiter(
+            (
+                number(str(event.name), arg.dims or arg.dims_2021, arg.types, arg.values) if is_told(event.name) else -1
+                for event, arg in zip(events, args, strict=True)
+            ),
+            dtype=np.int32,
+            count=len(events),
+        )
 
     def _frames(self, stacks: list[Any]) -> npt.NDArray[np.int32]:
         """The user's frames in call stacks."""
@@ -256,7 +271,8 @@ class Collector:
         """Empties the columns, as do the others: each is taken once."""
         host = self._taken_host("operators")
         marked = self._taken("operators.marked", np.bool_)
-        return Operators(*host, self._taken("operators.external"), marked, self._taken("operators.frame", np.int32))
+        given, frame = (self._taken(f"operators.{name}", np.int32) for name in ("given", "frame"))
+        return Operators(*host, self._taken("operators.external"), marked, given, frame)
 
     def python(self) -> PythonCalls:
         """The user's functions, and what they call."""

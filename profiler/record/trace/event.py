@@ -24,7 +24,13 @@ _NAMES = {
     "stack": "Call stack",
     "python": "Python id",
     "python_parent": "Python parent id",
+    "dims": "Input Dims",
+    "dims_2021": "Input dims",
+    "types": "Input type",
+    "values": "Concrete Inputs",
 }
+
+_UNSAID = msgspec.Raw(b"")
 
 
 class Args(msgspec.Struct, gc=False, rename=_NAMES):
@@ -51,6 +57,10 @@ class Args(msgspec.Struct, gc=False, rename=_NAMES):
     stack: Scalar = None  # of Python, the innermost frame first
     python: Scalar = None  # number of a function's call
     python_parent: Scalar = None
+    dims: msgspec.Raw = _UNSAID  # of an operator's arguments; as they stand, since they are looked at for few
+    dims_2021: msgspec.Raw = _UNSAID
+    types: msgspec.Raw = _UNSAID
+    values: msgspec.Raw = _UNSAID
     labels: Scalar = None  # of a process: "CPU", "GPU 0"
     name: Scalar = None  # of a process or thread
 

@@ -90,6 +90,7 @@ def _recording(
         memory=collector.memory(),
         names=tuple(collector.names.known),
         tracks=tuple(collector.tracks.known),
+        given=collector.shapes.given(),
         numbering=collector.numbering,
         distributed=distributed_of(said.get("distributedInfo"), path.name),
         devices=device_names(properties),

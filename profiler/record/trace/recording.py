@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from profiler.record.trace.shapes import Given
+
 Ints = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.int32]
 Small = npt.NDArray[np.int8]
@@ -55,6 +57,7 @@ class Operators(HostEvents):
 
     external: Ints  # number by which device events name the operator
     marked: npt.NDArray[np.bool_]  # a range of the user's or of torch's own modules, no operator
+    given: Numbers  # number of what it was given, among `Recording.given`
     frame: Numbers  # name of the user's innermost frame, where the operator carries a call stack
 
 
@@ -139,6 +142,7 @@ class Recording:
     memory: MemoryReadings
     names: tuple[str, ...]
     tracks: tuple[Track, ...]
+    given: tuple[Given, ...]  # to operators whose work can be told by it, where shapes were recorded
     numbering: Numbering | None
     distributed: Distributed
     devices: dict[int, str]  # names of devices by their numbers
