@@ -23,7 +23,7 @@ from profiler.analysis.rank_facts import (
     RanksFacts,
     Reduction,
 )
-from profiler.analysis.ranks import clocks, flight, lateness, link
+from profiler.analysis.ranks import clocks, flight, lateness, link, slow_links
 from profiler.analysis.ranks.calls import transfers
 from profiler.analysis.ranks.matched import Matched, match
 from profiler.record.vocabulary import COLLECTIVES, TOGETHER
@@ -59,6 +59,9 @@ def merge(ranks: Sequence[RankFacts], dumps: Mapping[int, FlightRecord] | None =
     if isinstance(modelled, str):
         withheld["link"] = modelled
     waited = dict(zip((rank.rank for rank in judged), wait.by_rank_ms, strict=True)) if wait else {}
+    compared = slow_links.slow_links(judged)
+    if isinstance(compared, str):
+        withheld["slow link"] = compared
     records = {**{rank.rank: rank.flight for rank in ranks if rank.flight is not None}, **(dumps or {})}
     rows = tuple(_row(rank, waited.get(rank.rank)) for rank in ranks)
     return RanksFacts(
@@ -89,6 +92,7 @@ def merge(ranks: Sequence[RankFacts], dumps: Mapping[int, FlightRecord] | None =
         links=() if isinstance(modelled, str) else modelled,
         mismatch=flight.mismatch_of(records),
         dumped=tuple(sorted(records)),
+        slow_links=() if isinstance(compared, str) else compared,
     )
 
 
