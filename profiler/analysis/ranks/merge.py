@@ -36,8 +36,15 @@ _BANDWIDTH_BYTES = 64 << 10  # smaller messages are all latency
 _TOGETHER = {name for kind, name in COLLECTIVES.items() if kind <= TOGETHER}
 
 
-def merge(ranks: Sequence[RankFacts], dumps: Mapping[int, FlightRecord] | None = None) -> RanksFacts | None:
-    """Lay the ranks side by side; None where there are none. `dumps` are used before those that ranks found."""
+def merge(
+    ranks: Sequence[RankFacts],
+    dumps: Mapping[int, FlightRecord] | None = None,
+    unreadable: Sequence[int] = (),
+) -> RanksFacts | None:
+    """Lay the ranks side by side; None where there are none.
+
+    `dumps` are used before those that ranks found. Of those `unreadable` the caller says why.
+    """
     if not ranks:
         return None
     ranks = sorted(ranks, key=lambda rank: rank.rank)
@@ -88,7 +95,7 @@ def merge(ranks: Sequence[RankFacts], dumps: Mapping[int, FlightRecord] | None =
         clocks=aligned,
         hang=_both(ranks, _hang(ranks), records, world_size),
         withheld=withheld,
-        notices=_notices(ranks, world_size, judged),
+        notices=_notices(ranks, world_size, judged, unreadable),
         links=() if isinstance(modelled, str) else modelled,
         mismatch=flight.mismatch_of(records),
         dumped=tuple(sorted(records)),
@@ -343,19 +350,21 @@ def _both(
     )
 
 
-def _notices(ranks: Sequence[RankFacts], world_size: int, judged: Sequence[RankFacts]) -> tuple[str, ...]:
+def _notices(
+    ranks: Sequence[RankFacts], world_size: int, judged: Sequence[RankFacts], unreadable: Sequence[int]
+) -> tuple[str, ...]:
     """What a reader of the job must know, most important first."""
     found = []
-    absent = sorted(set(range(world_size)) - {rank.rank for rank in ranks})
+    absent = sorted(set(range(world_size)) - {rank.rank for rank in ranks} - set(unreadable))
     if absent:
-        found.append(f"{_listed(absent)} left no record: the job is judged by the other {len(ranks)} of {world_size}")
+        found.append(f"{listed(absent)} left no record: the job is judged by the other {len(ranks)} of {world_size}")
     for what in ("recording stopped by an error of its own", "no step was seen", "part of its record was dropped"):
         which = [rank.rank for rank in ranks if _state(rank) == what]
         if which:
-            found.append(f"{_listed(which)}: {what}, so that it is not compared with the others")
+            found.append(f"{listed(which)}: {what}, so that it is not compared with the others")
     torn = [rank.rank for rank in ranks if not rank.ended and rank.steps]
     if torn and len(torn) < len(ranks):
-        found.append(f"{_listed(torn)} ended without an orderly end, the others in an orderly way")
+        found.append(f"{listed(torn)} ended without an orderly end, the others in an orderly way")
     steps = sorted({rank.steps for rank in judged})
     if steps and steps[-1] - steps[0] > max(2, 0.02 * steps[-1]):
         found.append(f"the ranks made between {steps[0]:,} and {steps[-1]:,} steps: those they share are compared")
@@ -365,7 +374,7 @@ def _notices(ranks: Sequence[RankFacts], world_size: int, judged: Sequence[RankF
     return tuple(found)
 
 
-def _listed(ranks: Sequence[int]) -> str:
+def listed(ranks: Sequence[int]) -> str:
     """`rank 3`, `ranks 1, 4 and 6`, `ranks 0, 1, 2 and 61 others`."""
     if len(ranks) == 1:
         return f"rank {ranks[0]}"
