@@ -24,7 +24,8 @@ class SlowLinkBetweenRanks(Rule):
     In one group or pair it takes at least `slower` times as long as in the typical other, beyond what the calls' own
     spread allows, and that comes to at least `threshold` of the step. If all slow ones have one host, or one rank,
     in common that no other has, it is named. Collectives of all ranks end together and show no single link: with only
-    these nothing is said. Abstains where messages run on a device behind the host.
+    these nothing is said, nor of messages so small that the sender is done once its kernel holds them. Abstains where
+    messages run on a device behind the host.
 
     ## Fix
     Look at that host's network and its neighbours' load, or place ranks that talk most on one host.
