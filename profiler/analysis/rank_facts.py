@@ -53,6 +53,7 @@ class Exchange:
     every: int = 0  # of the calls' numbers that `times` holds: their multiples; 0: it holds none
     times: Packed = b""  # little-endian 32-bit floats, ms blocked
     members: tuple[int, ...] = ()  # of the group, where it is not all ranks'
+    peer: int | None = None  # of a message to one rank, or from one
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +293,27 @@ def wire_factor(kind: str, ranks: int) -> float:
 
 
 @dataclass(frozen=True, slots=True)
+class SlowLink:
+    """Ranks between which messages take longer than between others that exchange the same."""
+
+    ranks: tuple[int, ...]  # of the group; of a pair the sender first
+    pair: bool  # messages from one rank to another
+    kind: str
+    bytes: float
+    calls: float  # per step
+    ms: float  # a call, once all had come
+    typical_ms: float  # of the others
+    others: int  # groups, or pairs, that it was compared with
+    host: str | None  # the one host, or ...
+    rank: int | None  # ... the one rank that all slow ones have in common, and no other one has
+
+    @property
+    def excess_ms(self) -> float:
+        """What it costs per step."""
+        return self.calls * (self.ms - self.typical_ms)
+
+
+@dataclass(frozen=True, slots=True)
 class Clocks:
     """How the ranks' clocks were brought together."""
 
@@ -361,3 +383,4 @@ class RanksFacts:
     links: tuple[LinkModel, ...] = ()  # by kind; none where `withheld` has "link"
     mismatch: Mismatch | None = None  # the first, by the flight recorder
     dumped: tuple[int, ...] = ()  # ranks whose flight recorder was read
+    slow_links: tuple[SlowLink, ...] = ()  # costliest first

@@ -17,7 +17,7 @@ from torch import distributed
 
 from ..record.vocabulary import COLLECTIVES, Communication, Flag, Kind, Name, code
 from .session import Session
-from .traffic import ASYNCHRONOUS, BLOCKED, BYTES, CALLS, Traffic, took
+from .traffic import ASYNCHRONOUS, BLOCKED, BYTES, CALLS, NOBODY, Traffic, took
 
 _is_compiling = torch.compiler.is_compiling
 _ANY = code(Kind.PUSH, Name.COMMUNICATION)
@@ -50,6 +50,7 @@ FUNCTIONS: dict[str, Communication] = {
     "recv_object_list": Communication.RECEIVE,
 }
 _NO_TENSOR = (Communication.BARRIER, Communication.OBJECTS)
+_PEER = {Communication.SEND: "dst", Communication.RECEIVE: "src"}  # a rank of the job
 _SECOND = (Communication.REDUCE_SCATTER,)  # whose message is the second argument: what goes in
 
 
@@ -95,6 +96,8 @@ def timed_collective(session: Session, traffic: Traffic, original: Any, kind: in
     group_at = places["group"]
     tensor_at = int(kind in _SECOND)
     tensor_name = list(places)[tensor_at]
+    peer_name = _PEER.get(Communication(kind), "")
+    peer_at = places.get(peer_name, -1)
     has_tensor = kind not in _NO_TENSOR and "obj" not in places and not tensor_name.endswith("object_list")
     record, clock = session.record, session.clock
     codes: dict[int, tuple[int, int, int]] = {}
@@ -113,7 +116,10 @@ def timed_collective(session: Session, traffic: Traffic, original: Any, kind: in
             if has_tensor:
                 given = args[tensor_at] if len(args) > tensor_at else kwargs.get(tensor_name)
                 dtype, size_bytes = message(given)
-            row = traffic.row(kind, group, dtype, size_bytes)
+            peer = None
+            if peer_name:
+                peer = args[peer_at] if len(args) > peer_at else kwargs.get(peer_name)
+            row = traffic.row(kind, group, dtype, size_bytes, NOBODY if peer is None else int(peer))
             if group not in codes:
                 codes[group] = codes_of(kind, group)
                 session.note_call("communication", kind)

@@ -21,6 +21,7 @@ from .session import Session
 Row = list[Any]
 CALLS, BYTES, BLOCKED, SHORTEST, ASYNCHRONOUS, TIMES, EVERY = range(7)
 UNKNOWN_NS = 1 << 62
+NOBODY = -1  # the peer of what is no message to one rank
 _FIRST_NOTE = 4
 _NOTE_EVERY = 256  # steps, at most
 _MOST_ROWS = 512
@@ -36,7 +37,7 @@ class Traffic:
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.rows: dict[tuple[int, int, Any, int], Row] = {}
+        self.rows: dict[tuple[int, int, Any, int, int], Row] = {}
         self.inside = False  # of a collective: those that it is made of do not count
         self.pending: dict[int, Pending] = {}  # by the identity of a Work
         self._groups: dict[int, int] = {}
@@ -44,9 +45,9 @@ class Traffic:
         self._next_times = 0  # step from which a note holds single times, too
         session.on_end(self._note_all)
 
-    def row(self, kind: int, group: int, dtype: Any, size_bytes: int) -> Row:
-        """The row of a message. Sizes are parted by powers of two."""
-        key = (kind, group, dtype, size_bytes.bit_length())
+    def row(self, kind: int, group: int, dtype: Any, size_bytes: int, peer: int = NOBODY) -> Row:
+        """The row of a message, of those to one rank if it has a `peer`. Sizes are parted by powers of two."""
+        key = (kind, group, dtype, size_bytes.bit_length(), peer)
         row = self.rows.get(key)
         if row is None:
             row = [0, 0, 0, UNKNOWN_NS, 0, [], 1]
@@ -117,9 +118,10 @@ class Traffic:
                         "blocked_ns": row[BLOCKED],
                         "shortest_ns": row[SHORTEST] if row[SHORTEST] < UNKNOWN_NS else None,
                         "asynchronous": row[ASYNCHRONOUS],
+                        **({"peer": peer} if peer != NOBODY else {}),
                         **({"every": row[EVERY], "times_ns": row[TIMES]} if times and row[TIMES] else {}),
                     }
-                    for (kind, group, dtype, _), row in self.rows.items()
+                    for (kind, group, dtype, _, peer), row in self.rows.items()
                 ],
             )
 

@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from profiler.analysis.build import reduce_ranks
+from profiler.analysis.ranks.kept import why_unreadable
 from profiler.errors import ProfError
 from profiler.record import layout, reader
 from profiler.record.run_folder import write_run_json
-
-_KEPT = (layout.RANK_JSON, layout.FACTS_JSON)
 
 
 def merge_runs(folders: Sequence[Path], output: Path) -> Path:
@@ -27,6 +26,9 @@ def merge_runs(folders: Sequence[Path], output: Path) -> Path:
         ranks = reduce_ranks(folder)
         if not ranks:
             raise ProfError(f"{folder} holds no rank of a job: a run of one process is rendered by `prof report`.")
+        for directory in layout.process_directories(folder):
+            if directory not in ranks and why_unreadable(directory):
+                _take(directory, output / directory.parent.name / directory.name)
         for directory, rank in ranks.items():
             known = found.get(rank.rank)
             if known is not None and known.parents[1] != directory.parents[1] and rank.steps:
@@ -46,7 +48,8 @@ def _take(directory: Path, target: Path) -> None:
         return
     try:
         target.mkdir(parents=True, exist_ok=True)
-        for name in _KEPT:
-            shutil.copyfile(directory / name, target / name)
+        shutil.copyfile(directory / layout.RANK_JSON, target / layout.RANK_JSON)
+        if (directory / layout.FACTS_JSON).exists():  # those of the typical rank are needed, or of another one
+            shutil.copyfile(directory / layout.FACTS_JSON, target / layout.FACTS_JSON)
     except OSError as error:
         raise ProfError(f"{directory} could not be brought to {target}: {error.strerror or error}.") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -136,6 +137,48 @@ def test_facts_of_another_version_are_left_out_and_it_is_said(tmp_path: Path) ->
     found = make_report(folder).result.facts
     assert found.ranks is not None and found.ranks.recorded == (0, 1, 2)
     assert any("another version" in notice for notice in found.notices)
+
+
+def test_ranks_that_are_gone_damaged_or_of_another_version_are_told_apart_and_the_rest_is_judged(
+    tmp_path: Path,
+) -> None:
+    folder = write_host(tmp_path / "a", list(range(8)), total=8)
+    shutil.rmtree(layout.rank_directory(folder, 7))
+    torn = layout.rank_directory(folder, 5) / "1005" / layout.RANK_JSON
+    torn.write_bytes(torn.read_bytes()[:500])
+    newer = layout.rank_directory(folder, 4) / "1004" / layout.RANK_JSON
+    newer.write_bytes(newer.read_bytes().replace(b'{"format":1', b'{"format":99'))
+    found = make_report(folder).result.facts
+    assert found.ranks is not None and found.ranks.recorded == (0, 1, 2, 3, 6)
+    assert found.ranks.late is not None and found.ranks.late.rank == 2
+    said = "; ".join(found.notices)
+    assert "rank 7 left no record: the job is judged by the other 5 of 8" in said
+    assert "rank 5 can't be read and is left out: rank.json is damaged" in said
+    assert "rank 4 can't be read and is left out: another version of prof reduced them" in said
+
+
+def test_merging_takes_over_what_can_not_be_read_so_that_it_is_said(tmp_path: Path) -> None:
+    hosts = [write_host(tmp_path / "a", [0, 1]), write_host(tmp_path / "b", [2, 3])]
+    (layout.rank_directory(hosts[1], 3) / "1003" / layout.RANK_JSON).write_bytes(b"{")
+    (layout.rank_directory(hosts[1], 2) / "1002" / layout.FACTS_JSON).unlink()
+    found = make_report(merge_runs(hosts, tmp_path / "whole")).result.facts
+    assert found.ranks is not None and found.ranks.recorded == (0, 1, 2)
+    assert any("rank 3 can't be read and is left out" in notice for notice in found.notices)
+
+
+def test_where_the_typical_ranks_facts_are_gone_those_of_another_one_are_shown(tmp_path: Path) -> None:
+    folder = write_host(tmp_path / "a", [0, 1, 2, 3])
+    (layout.rank_directory(folder, 0) / "1000" / layout.FACTS_JSON).unlink()
+    (layout.rank_directory(folder, 1) / "1001" / layout.FACTS_JSON).write_bytes(b"{")
+    found = make_report(folder).result.facts
+    assert found.ranks is not None and found.ranks.typical == 0
+    assert any("stages are those of rank 2" in notice for notice in found.notices)
+    with pytest.raises(ProfError, match=r"facts\.json can't be read"):
+        make_report(folder, rank=0)
+    for number in (2, 3):
+        (layout.rank_directory(folder, number) / f"100{number}" / layout.FACTS_JSON).unlink()
+    with pytest.raises(ProfError, match=r"facts\.json can't be read"):
+        make_report(folder)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from profiler.analysis.rank_facts import (
     RankLine,
     RanksFacts,
     Reduction,
+    SlowLink,
 )
 from profiler.analysis.site import Site
 from profiler.rules.base import Abstention, Bottleneck, Finding, Rule, Severity
@@ -31,6 +32,7 @@ from profiler.rules.comm.full_precision import FullPrecisionGradients
 from profiler.rules.comm.gradient_copies import GradientCopies
 from profiler.rules.comm.little_work import LittleWork
 from profiler.rules.comm.reshard import ReshardAfterForward
+from profiler.rules.comm.slow_link import SlowLinkBetweenRanks
 from profiler.rules.comm.small_messages import ManySmallMessages
 from profiler.rules.comm.unused_parameters import FindUnusedParameters
 from profiler.rules.comm.wrong_backend import GlooOnGpus
@@ -139,6 +141,7 @@ COMM = (
     GradientsByHand,
     LittleWork,
     ManySmallMessages,
+    SlowLinkBetweenRanks,
 )
 STRAGGLER = (LateByData, LateByCompute, LateByPython, LateByGarbageCollection, OneRankWork, Imbalance)
 
@@ -380,3 +383,28 @@ def test_ranks_that_do_not_pay_are_told_the_batch_at_which_they_would() -> None:
     finding = found(DoesNotPay, ranked(job(world_size=2, exposed_ms=55.0)))
     factor = finding.evidence["batch_factor"]
     assert 2 * factor * 45 / (factor * 45 + 55) == pytest.approx(1.5)
+
+
+def slow(**changes: Any) -> SlowLink:
+    """Ranks 2 and 3 exchange 4 MB in 20 ms twice a step, three other pairs in 8."""
+    made = SlowLink((2, 3), False, "all_reduce", 4e6, 2.0, 20.0, 8.0, 3, None, None)
+    return replace(made, **changes)
+
+
+def test_a_slow_link_is_named_with_what_it_costs() -> None:
+    finding = found(SlowLinkBetweenRanks, ranked(job(slow_links=(slow(host="node-1"),))))
+    assert "ranks 2, 3" in finding.title and "host node-1" in finding.why and "host node-1" in finding.fix.summary
+    assert finding.evidence["excess_ms"] == pytest.approx(24.0)
+    assert finding.gain is not None and finding.gain.step_ms_low == pytest.approx(76.0)
+    pair = found(SlowLinkBetweenRanks, ranked(job(slow_links=(slow(pair=True, kind="message"),))))
+    assert pair.title.startswith("ranks 2 and 3 exchange") and "3 other pairs" in pair.title
+
+
+def test_a_slow_link_that_costs_little_or_was_not_compared_is_no_finding() -> None:
+    assert SlowLinkBetweenRanks().check(ranked()) is None
+    assert SlowLinkBetweenRanks().check(ranked(job(slow_links=(slow(calls=0.1),)))) is None
+    assert SlowLinkBetweenRanks({"slower": 3.0}).check(ranked(job(slow_links=(slow(),)))) is None
+    said = SlowLinkBetweenRanks().check(ranked(job(withheld={"slow link": "the device runs behind the host"})))
+    assert isinstance(said, Abstention) and "device" in said.reason
+    both = (slow(), slow(kind="all_gather", ms=13.0), slow(ranks=(6, 7)))  # two groups at once
+    assert found(SlowLinkBetweenRanks, ranked(job(slow_links=both))).evidence["excess_ms"] == pytest.approx(34.0)

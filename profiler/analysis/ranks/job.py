@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from profiler.analysis.folded import Folded
 from profiler.analysis.rank_facts import RankFacts
 from profiler.analysis.ranks import kept
 from profiler.analysis.ranks.flight import read_all
-from profiler.analysis.ranks.merge import merge
+from profiler.analysis.ranks.merge import listed, merge
 from profiler.analysis.ranks.reduce import rank_facts
 from profiler.errors import ProfError
 from profiler.record import layout, reader
@@ -72,24 +72,34 @@ def read_job(
     be read.
     """
     found: dict[int, list[tuple[RankFacts, Path]]] = {}
-    unreadable = []
+    unreadable: dict[int, str] = {}
     for directory in directories:
         rank = reduced(directory, read_one)
         if rank is not None:
             found.setdefault(rank.rank, []).append((rank, directory))
-        elif kept.is_of_another_version(directory):
-            unreadable.append(directory.parent.name)
+        else:
+            why = kept.why_unreadable(directory)
+            if why:
+                unreadable[int(directory.parent.name.removeprefix("rank-"))] = why
+    unreadable = {number: why for number, why in unreadable.items() if number not in found}
     chosen, restarts = one_attempt(found)
-    job = merge([rank for rank, _ in chosen.values()], read_all(dumps) if dumps is not None else None)
+    job = merge(
+        [rank for rank, _ in chosen.values()], read_all(dumps) if dumps is not None else None, tuple(unreadable)
+    )
     if job is None:
         return None
     if shown is not None and shown not in chosen:
         raise ProfError(f"rank {shown} left no record: there are {', '.join(map(str, sorted(chosen)[:16]))}.")
-    directory = chosen[job.typical if shown is None else shown][1]
-    whole = kept.read_whole(directory) if kept.read_rank(directory) is not None else read_one(directory).facts
+    directories_of = {number: directory for number, (_, directory) in chosen.items()}
+    number, whole = _whole(directories_of, read_one, job.typical if shown is None else shown, shown is not None)
     notices = list(job.notices) if shown is None else [f"these are the facts of rank {shown}, beside those of the job"]
-    if unreadable:
-        notices.append(f"{', '.join(sorted(unreadable))} can't be read: another version of prof reduced it")
+    for why in dict.fromkeys(unreadable.values()):
+        which = sorted(number for number, each in unreadable.items() if each == why)
+        notices.append(f"{listed(which)} can't be read and {'is' if len(which) == 1 else 'are'} left out: {why}")
+    if shown is None and number != job.typical:
+        notices.append(
+            f"the facts of rank {job.typical}, the typical one, can't be read: stages are those of rank {number}"
+        )
     if restarts:
         notices.append(restarts)
     job = replace(job, notices=tuple(notices))
@@ -117,6 +127,20 @@ def one_attempt(
     if again:
         return chosen, f"{again} ranks were started more than once: of each, the process with most steps is judged"
     return chosen, ""
+
+
+def _whole(directories: Mapping[int, Path], read_one: ReadOne, wanted: int, only: bool) -> tuple[int, Facts]:
+    """All facts of that rank, or of the nearest other one where they can't be read. Raises ProfError."""
+    others = [] if only else sorted(directories.keys() - {wanted}, key=lambda number: abs(number - wanted))
+    for number in (wanted, *others):
+        directory = directories[number]
+        try:
+            known = kept.read_rank(directory) is not None
+            return number, kept.read_whole(directory) if known else read_one(directory).facts
+        except ProfError:
+            if number == (others or [wanted])[-1]:
+                raise
+    raise AssertionError("there is no rank")
 
 
 def reduced(directory: Path, read_one: ReadOne, over: bool = False) -> RankFacts | None:

@@ -9,6 +9,7 @@ Both are made anew where the raw record has grown since, or where another versio
 from __future__ import annotations
 
 import contextlib
+import json
 from pathlib import Path
 
 from profiler.analysis.facts import Facts
@@ -35,9 +36,18 @@ def has_record(process_dir: Path) -> bool:
     return bool(layout.tapes(process_dir)) or (process_dir / layout.FOLDED).exists()
 
 
-def is_of_another_version(process_dir: Path) -> bool:
-    """Whether facts lie here that this version can't read, and can't make anew."""
-    return (process_dir / layout.RANK_JSON).exists() and not has_record(process_dir)
+def why_unreadable(process_dir: Path) -> str:
+    """Why facts that lie here can't be read, nor made anew; "" where there are none."""
+    path = process_dir / layout.RANK_JSON
+    if not path.exists() or has_record(process_dir):
+        return ""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return f"{layout.RANK_JSON} is damaged"
+    if isinstance(found, dict) and found.get("format") == FORMAT:
+        return f"{layout.RANK_JSON} is damaged"
+    return "another version of prof reduced them"
 
 
 def read_whole(process_dir: Path) -> Facts:

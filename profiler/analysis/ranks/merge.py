@@ -23,7 +23,7 @@ from profiler.analysis.rank_facts import (
     RanksFacts,
     Reduction,
 )
-from profiler.analysis.ranks import clocks, flight, lateness, link
+from profiler.analysis.ranks import clocks, flight, lateness, link, slow_links
 from profiler.analysis.ranks.calls import transfers
 from profiler.analysis.ranks.matched import Matched, match
 from profiler.record.vocabulary import COLLECTIVES, TOGETHER
@@ -36,8 +36,15 @@ _BANDWIDTH_BYTES = 64 << 10  # smaller messages are all latency
 _TOGETHER = {name for kind, name in COLLECTIVES.items() if kind <= TOGETHER}
 
 
-def merge(ranks: Sequence[RankFacts], dumps: Mapping[int, FlightRecord] | None = None) -> RanksFacts | None:
-    """Lay the ranks side by side; None where there are none. `dumps` are used before those that ranks found."""
+def merge(
+    ranks: Sequence[RankFacts],
+    dumps: Mapping[int, FlightRecord] | None = None,
+    unreadable: Sequence[int] = (),
+) -> RanksFacts | None:
+    """Lay the ranks side by side; None where there are none.
+
+    `dumps` are used before those that ranks found. Of those `unreadable` the caller says why.
+    """
     if not ranks:
         return None
     ranks = sorted(ranks, key=lambda rank: rank.rank)
@@ -59,6 +66,9 @@ def merge(ranks: Sequence[RankFacts], dumps: Mapping[int, FlightRecord] | None =
     if isinstance(modelled, str):
         withheld["link"] = modelled
     waited = dict(zip((rank.rank for rank in judged), wait.by_rank_ms, strict=True)) if wait else {}
+    compared = slow_links.slow_links(judged)
+    if isinstance(compared, str):
+        withheld["slow link"] = compared
     records = {**{rank.rank: rank.flight for rank in ranks if rank.flight is not None}, **(dumps or {})}
     rows = tuple(_row(rank, waited.get(rank.rank)) for rank in ranks)
     return RanksFacts(
@@ -85,10 +95,11 @@ def merge(ranks: Sequence[RankFacts], dumps: Mapping[int, FlightRecord] | None =
         clocks=aligned,
         hang=_both(ranks, _hang(ranks), records, world_size),
         withheld=withheld,
-        notices=_notices(ranks, world_size, judged),
+        notices=_notices(ranks, world_size, judged, unreadable),
         links=() if isinstance(modelled, str) else modelled,
         mismatch=flight.mismatch_of(records),
         dumped=tuple(sorted(records)),
+        slow_links=() if isinstance(compared, str) else compared,
     )
 
 
@@ -339,19 +350,21 @@ def _both(
     )
 
 
-def _notices(ranks: Sequence[RankFacts], world_size: int, judged: Sequence[RankFacts]) -> tuple[str, ...]:
+def _notices(
+    ranks: Sequence[RankFacts], world_size: int, judged: Sequence[RankFacts], unreadable: Sequence[int]
+) -> tuple[str, ...]:
     """What a reader of the job must know, most important first."""
     found = []
-    absent = sorted(set(range(world_size)) - {rank.rank for rank in ranks})
+    absent = sorted(set(range(world_size)) - {rank.rank for rank in ranks} - set(unreadable))
     if absent:
-        found.append(f"{_listed(absent)} left no record: the job is judged by the other {len(ranks)} of {world_size}")
+        found.append(f"{listed(absent)} left no record: the job is judged by the other {len(ranks)} of {world_size}")
     for what in ("recording stopped by an error of its own", "no step was seen", "part of its record was dropped"):
         which = [rank.rank for rank in ranks if _state(rank) == what]
         if which:
-            found.append(f"{_listed(which)}: {what}, so that it is not compared with the others")
+            found.append(f"{listed(which)}: {what}, so that it is not compared with the others")
     torn = [rank.rank for rank in ranks if not rank.ended and rank.steps]
     if torn and len(torn) < len(ranks):
-        found.append(f"{_listed(torn)} ended without an orderly end, the others in an orderly way")
+        found.append(f"{listed(torn)} ended without an orderly end, the others in an orderly way")
     steps = sorted({rank.steps for rank in judged})
     if steps and steps[-1] - steps[0] > max(2, 0.02 * steps[-1]):
         found.append(f"the ranks made between {steps[0]:,} and {steps[-1]:,} steps: those they share are compared")
@@ -361,7 +374,7 @@ def _notices(ranks: Sequence[RankFacts], world_size: int, judged: Sequence[RankF
     return tuple(found)
 
 
-def _listed(ranks: Sequence[int]) -> str:
+def listed(ranks: Sequence[int]) -> str:
     """`rank 3`, `ranks 1, 4 and 6`, `ranks 0, 1, 2 and 61 others`."""
     if len(ranks) == 1:
         return f"rank {ranks[0]}"

@@ -160,6 +160,7 @@ def _exchanges(notes: Sequence[dict[str, Any]], steps: int, world_size: int) -> 
                 every=every,
                 times=kept,
                 members=members if len(members) < world_size else (),
+                peer=row.get("peer"),
             )
         )
     return tuple(sorted(found, key=lambda each: -each.calls * (each.blocked_ms or 0.0)))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from profiler.analysis.facts import Facts
-from profiler.analysis.rank_facts import CollectiveRow, LateRank, RankRow, RanksFacts
+from profiler.analysis.rank_facts import CollectiveRow, LateRank, LinkModel, RankRow, RanksFacts, SlowLink
 from profiler.report import palette, wording
 from profiler.report.wording import ms, share
 
@@ -142,7 +142,7 @@ def sentences(ranks: RanksFacts) -> tuple[str, ...]:
     said += [
         f"Not said: {what}, since {why}."
         for what, why in ranks.withheld.items()
-        if "turns" not in why and what != "link"  # which is said beside the collectives
+        if "turns" not in why and what not in ("link", "slow link")  # which are said beside the collectives
     ]
     return tuple(said)
 
@@ -201,15 +201,29 @@ def mismatched(ranks: RanksFacts, root: str) -> str:
 
 
 def _links(ranks: RanksFacts) -> tuple[str, ...]:
-    """Latency and rate of the link, with their errors."""
-    if not ranks.links:
-        why = ranks.withheld.get("link")
-        return (f"Latency and rate of the link are not told: {why}.",) if why else ()
-    return tuple(
-        f"By its own calls of {link.sizes} sizes, {wording.label(link.kind)} over {link.backend} between "
-        f"{link.ranks} ranks takes {ms(link.latency_ms)} (± {ms(link.latency_error_ms)}) a call, and what each rank "
-        f"sends passes at {link.gigabytes_per_s:.2g} GB/s (± {link.gigabytes_error:.2g})."
-        for link in ranks.links
+    """What the links do: slow ones first, then latency and rate, or why these are not told."""
+    why = ranks.withheld.get("link")
+    return (
+        *map(_slow, ranks.slow_links[:MOST_ALSO]),
+        *map(_link, ranks.links),
+        *((f"Latency and rate of the link are not told: {why}.",) if why else ()),
+    )
+
+
+def _slow(link: SlowLink) -> str:
+    kind = "" if link.pair else f" in {wording.label(link.kind)}"
+    others = wording.plural(link.others, "other pair" if link.pair else "other group")
+    return (
+        f"Slow: {_listed(link.ranks)} exchange {wording.byte_size(link.bytes)}{kind} in {ms(link.ms)}, {others} in "
+        f"{ms(link.typical_ms)}."
+    )
+
+
+def _link(link: LinkModel) -> str:
+    return (
+        f"By its own calls of {link.sizes} sizes, {wording.label(link.kind)} over {link.backend} between {link.ranks} "
+        f"ranks takes {ms(link.latency_ms)} (± {ms(link.latency_error_ms)}) a call, and what each rank sends passes "
+        f"at {link.gigabytes_per_s:.2g} GB/s (± {link.gigabytes_error:.2g})."
     )
 
 
