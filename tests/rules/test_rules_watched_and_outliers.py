@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from facts_builder import TRAIN, facts, settings, span, steps
+from facts_builder import TRAIN, facts, memory, settings, span, steps
 
 from profiler.analysis.site import Site
-from profiler.rules.base import Finding, Severity
+from profiler.rules.base import Abstention, Finding, Severity
 from profiler.rules.catalogue import judge
 from profiler.rules.host.anomaly_detection import AnomalyDetection
 from profiler.rules.host.profiler_left_on import ProfilerLeftOn
+from profiler.rules.memory.growth import Growth
 from profiler.rules.run.outlier_steps import OutlierSteps
 from profiler.rules.run.spans import CheckpointDominates, SynchronousCheckpoint
 
@@ -29,6 +30,13 @@ def test_a_profiler_that_watches_every_step_is_named():
     assert finding.severity is Severity.WARNING
     unknown = ProfilerLeftOn().check(watched("sometool"))
     assert "sometool, which watches Python run" in unknown.why
+
+
+def test_what_a_profiler_keeps_is_not_called_a_leak_of_the_training():
+    grows = memory(1 << 20, 200 << 20)
+    assert isinstance(Growth().check(facts(memory=grows)), Finding)
+    assert isinstance(Growth().check(replace(watched("torch.profiler"), memory=grows)), Abstention)
+    assert isinstance(Growth().check(replace(watched("cProfile"), memory=grows)), Finding)
 
 
 def test_nothing_that_watches_is_silent():

@@ -6,6 +6,8 @@ from profiler.analysis.facts import Facts, MemorySample
 from profiler.rules.base import Bottleneck, Fix, Outcome, Rule, Severity, Threshold
 from profiler.rules.phrases import about, number, size
 
+_KEEP_EVENTS = frozenset({"torch.profiler", "tracemalloc"})  # instruments whose own memory grows with the steps
+
 
 class Growth(Rule):
     """Memory grows with every step and will run out.
@@ -17,10 +19,10 @@ class Growth(Rule):
     ## Evidence
     Memory rose by at least `growth_mib` over at least `steps` measured steps, beyond noise, and still rose
     in the last third of the run: what levels off (less than `late_share` of the growth falls there) is a
-    cache that filled up, and makes it abstain. It gives way to `memory/kept-graph` and `memory/python-objects`,
-    which know what is kept. Device memory counts where it grew, else the process's. It
-    is critical where capacity ends before as many steps again as were seen, or before `soon_steps`; a
-    warning otherwise.
+    cache that filled up, and makes it abstain, as does a profiler that was left on and keeps every event. It gives
+    way to `memory/kept-graph` and `memory/python-objects`, which know what is kept. Device memory counts where it
+    grew, else the process's. It is critical where capacity ends before as many steps again as were seen, or before
+    `soon_steps`; a warning otherwise.
 
     ## Fix
     Keep numbers instead of tensors: `.item()` or `.detach()` on what outlives the step, and a bound on what
@@ -57,6 +59,10 @@ class Growth(Rule):
                 f"memory grew, but {steps.measured} steps are too few to tell growth from filling caches"
             )
         on_device = memory.growth_on_device
+        watching = facts.settings.values.get("instruments")
+        keeping = _KEEP_EVENTS.intersection(watching) if isinstance(watching, list) else None
+        if keeping and not on_device:
+            return self.abstain(f"{' and '.join(sorted(keeping))} watched every step, and keeps what it saw")
         late = _late_share(memory.timeline, on_device)
         if late is not None and late < self.late_share.value:
             return self.abstain("memory grew at first and then levelled off, as caches do that fill up")
