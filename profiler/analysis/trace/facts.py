@@ -28,6 +28,7 @@ from profiler.analysis.measured import Measured, measured_steps
 from profiler.analysis.stages import stage_facts
 from profiler.analysis.steps import step_facts
 from profiler.analysis.trace.excerpts import step_excerpts
+from profiler.analysis.trace.exchanges import Exchanges, exchanges_of
 from profiler.analysis.trace.host import Host, read_host
 from profiler.analysis.trace.operators import operator_rows
 from profiler.analysis.trace.process import Process, training_process
@@ -46,6 +47,7 @@ class Traced:
     facts: Facts
     rank: int | None
     label: str
+    exchanges: Exchanges
 
 
 def facts_of(recording: Recording, command: tuple[str, ...] = (), source: str = "trace") -> Traced:
@@ -71,7 +73,8 @@ def facts_of(recording: Recording, command: tuple[str, ...] = (), source: str = 
     device = device_facts(own, launches, seen, source)
     facts = _facts(process, host, folded, measured, moments, device, command)
     facts = replace(facts, excerpts=step_excerpts(process, host, moments, measured, windows))
-    return Traced(facts, recording.distributed.rank, recording.label)
+    exchanges = Exchanges() if own.thinned else exchanges_of(own, launches, host)
+    return Traced(facts, recording.distributed.rank, recording.label, exchanges)
 
 
 def _windows(host: Host, measured: Measured | None) -> Intervals:

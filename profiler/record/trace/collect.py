@@ -194,6 +194,7 @@ class Collector:
             "collective": (self._said([arg.collective for arg in args]), np.int32),
             "dtype": (self._said([arg.dtype for arg in args]), np.int32),
             "elements": (whole_numbers([arg.elements for arg in args]), np.int64),
+            "members": (whole_numbers([arg.members for arg in args]), np.int64),
         }
         for name, (values, dtype) in columns.items():
             self._add(f"device.{name}", values, dtype)
@@ -270,6 +271,7 @@ class Collector:
             collective=self._taken("device.collective", np.int32),
             dtype=self._taken("device.dtype", np.int32),
             elements=self._taken("device.elements"),
+            members=self._taken("device.members"),
         )
 
     def memory(self) -> MemoryReadings:

@@ -15,6 +15,7 @@ _NAMES = {
     "index_2022": "Profiler Event Index",
     "collective": "Collective name",
     "elements": "In msg nelems",
+    "members": "Group size",
     "allocated": "Total Allocated",
     "reserved": "Total Reserved",
     "device_type": "Device Type",
@@ -40,6 +41,7 @@ class Args(msgspec.Struct, gc=False, rename=_NAMES):
     collective: Scalar = None
     dtype: Scalar = None
     elements: Scalar = None
+    members: Scalar = None  # of a collective's group
     allocated: Scalar = None
     reserved: Scalar = None
     device_type: Scalar = None

@@ -25,6 +25,7 @@ MOST_EVENTS = 20_000_000  # with a length, whether it can be read or not; a file
 MOST_OF_ANY_KIND = 4 * MOST_EVENTS  # arrows and counters beside them: a launch has two
 MOST_LOST = 0.05  # of the events unread, beyond which what the device seems not to have done tells nothing
 _BATCH = 2000  # events: more no longer lie near the processor, of fewer the columns' own cost counts
+_MOST_PIECES = 16
 _ENDINGS = re.compile(r"(\.pt)?(\.trace)?\.json(\.gz)?$|\.gz$", re.IGNORECASE)
 
 
@@ -70,9 +71,9 @@ def read_trace(path: Path, block_bytes: int = BLOCK_BYTES) -> Recording:
 def _batches(pieces: Iterable[list[Event]]) -> Iterator[list[Event]]:
     """Pieces joined until they are worth a turn of the collector."""
     batch: list[Event] = []
-    for piece in pieces:
+    for number, piece in enumerate(pieces):
         batch += piece
-        if len(batch) >= _BATCH:
+        if len(batch) >= _BATCH or number % _MOST_PIECES == 0:  # pieces of damaged events alone are empty
             yield batch
             batch = []
     yield batch
