@@ -8,6 +8,7 @@ or device; streams are united, so that two kernels at once count once.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from statistics import median
 
 from profiler.analysis.site import Site
@@ -107,6 +108,39 @@ class DeviceStep:
 
 
 @dataclass(frozen=True, slots=True)
+class StepSums:
+    """Steps taken together. Milliseconds."""
+
+    wall_ms: float
+    busy_ms: float
+    exposed_copies_ms: float
+    waited_ms: float | None  # None: not known of each step
+    starved_ms: float | None
+    idle_ms: dict[str, float]  # by cause
+
+
+def sums_of(steps: tuple[DeviceStep, ...]) -> StepSums:
+    """Their sums."""
+    idle_ms: dict[str, float] = {}
+    for step in steps:
+        for cause, ms in step.idle_ms.items():
+            idle_ms[cause] = idle_ms.get(cause, 0.0) + ms
+    return StepSums(
+        wall_ms=sum(step.wall_ms for step in steps),
+        busy_ms=sum(step.busy_ms for step in steps),
+        exposed_copies_ms=sum(step.exposed_copies_ms for step in steps),
+        waited_ms=_sum_of_known([step.waited_ms for step in steps]),
+        starved_ms=_sum_of_known([step.starved_ms for step in steps]),
+        idle_ms=idle_ms,
+    )
+
+
+def _sum_of_known(values: list[float | None]) -> float | None:
+    known = [float(value) for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
+
+
+@dataclass(frozen=True)  # no slots: what all rules ask of the steps is kept once found
 class DeviceFacts:
     """The device's side of the run."""
 
@@ -148,7 +182,7 @@ class DeviceFacts:
         """Copies that stand for the steps."""
         return self.copies if self.step_copies is None else self.step_copies
 
-    @property
+    @cached_property
     def odd_steps(self) -> tuple[DeviceStep, ...]:
         """Steps that lost much more than the others: a pipeline that fills, a checkpoint. None where they recur."""
         if len(self.steps) < STEPS_TO_COMPARE:
@@ -160,11 +194,16 @@ class DeviceFacts:
         recurs = len(odd) > max(1, len(self.steps) // ODD_AMONG)
         return () if recurs or sum(step.busy_ms for step in odd) > ODD_BUSY * busy_ms else odd
 
-    @property
+    @cached_property
     def usual_steps(self) -> tuple[DeviceStep, ...]:
         """Steps that stand for the training."""
         odd = {step.index for step in self.odd_steps}
         return tuple(step for step in self.steps if step.index not in odd)
+
+    @cached_property
+    def usual_sums(self) -> StepSums:
+        """Those of the steps that stand for the training."""
+        return sums_of(self.usual_steps)
 
     @property
     def busy_share(self) -> float:

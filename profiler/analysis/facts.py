@@ -13,7 +13,7 @@ from typing import Any
 from profiler.analysis.device_facts import DeviceFacts
 from profiler.analysis.excerpt import StepExcerpt
 from profiler.analysis.path_facts import CriticalPath
-from profiler.analysis.rank_facts import RanksFacts
+from profiler.analysis.rank_facts import Clocks, RanksFacts
 from profiler.analysis.roofline_facts import Roofline
 from profiler.analysis.site import Site
 from profiler.analysis.snapshot_facts import SnapshotFacts
@@ -357,6 +357,10 @@ class TraceRank:
     waiting_ms: float | None  # nothing but a collective ran on its device; None: not told
     own_ms: float | None  # the rest of the step
     parts_ms: dict[str, float]  # of that: "computing", "copies", "idle_<cause>"
+    late_wait_ms: float | None = None  # in collectives of the whole job, until later ranks came; None: not told
+    offset_ms: float | None = None  # its clock less the first rank's; None: not told
+    offset_error_ms: float | None = None
+    drift_ppm: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,6 +386,10 @@ class TraceFacts:
     loading_operators: float | None  # share of the wait for data in which the training thread ran tensor operators
     ranks: tuple[TraceRank, ...] = ()  # where several traces were read together
     late: LateTraceRank | None = None
+    clocks: Clocks | None = None  # how the ranks' clocks were brought together
+    transfer_ms: float | None = None  # per step, in collectives of the whole job, on the rank that waits least
+    late_wait_ms: float | None = None  # of the rank that is judged, as in `TraceRank`
+    withheld: dict[str, str] = field(default_factory=dict)  # what is not said of the ranks → why
     unrecorded_device: bool = False  # an accelerator was in use, and no event of it is there
     lost: str = ""  # why events are missing, in a clause, where the file itself is damaged
 

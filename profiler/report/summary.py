@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from profiler.report.palette import in_order
 from profiler.rules.verdict import Result
 
 SHARES_TOLERANCE = 1e-3
+MOST_DEVICE_STEPS = 1000  # in a summary; of more, every n-th
 
 
 def summary(result: Result) -> dict[str, Any]:
@@ -152,9 +153,12 @@ def _device(facts: Facts) -> dict[str, Any] | None:
     if device is None:
         known = arithmetic | ({"nvml": nvml} if nvml else {}) | path
         return {"busy_share": None, "kernel_ms": None, **known} if known else None
-    value = asdict(device)
+    stride = math.ceil(len(device.steps) / MOST_DEVICE_STEPS)
+    value = asdict(replace(device, steps=device.steps[::stride])) if stride > 1 else asdict(device)
     for name in ("step_copies", "collectives_ms", "collectives_exposed_ms", "sync_ms", "sync_starved_ms"):
         del value[name]
+    if stride > 1:
+        value |= {"steps_every": stride, "steps_of": len(device.steps)}
     return (
         value
         | arithmetic

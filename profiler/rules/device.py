@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from profiler.analysis.device_facts import DeviceFacts, DeviceStep
+from profiler.analysis.device_facts import DeviceFacts, DeviceStep, StepSums, sums_of
 from profiler.analysis.facts import Facts, LineTime
 from profiler.analysis.merged_lines import by_line
 from profiler.analysis.site import Site
@@ -88,11 +88,12 @@ def per_step(facts: Facts) -> PerStep | str:
     if not device.steps:
         return NO_STEPS
     judged, steps = judged_steps(facts, device), len(device.steps)
-    whole = step_ms(facts) if len(judged) == steps else sum(step.wall_ms for step in judged) / len(judged)
+    sums = device.usual_sums if judged is device.usual_steps else sums_of(judged)
+    whole = step_ms(facts) if len(judged) == steps else sums.wall_ms / len(judged)
     if whole <= 0:
         return "no step of the run was measured"
-    busy_ms = min(whole, sum(step.busy_ms for step in judged) / len(judged))
-    idle_ms = _idle(device, judged, whole - busy_ms)
+    busy_ms = min(whole, sums.busy_ms / len(judged))
+    idle_ms = _idle(device, sums, whole - busy_ms)
     if idle_ms is not None and facts.trace is None and facts.machine.device_times:
         idle_ms = _as_in_the_run(facts, idle_ms)
     delay_ms = (device.launch_delay_us or 0.0) / 1000
@@ -103,27 +104,22 @@ def per_step(facts: Facts) -> PerStep | str:
         busy_ms=busy_ms,
         kernels_ms=sum(family.ms for family in device.families) / steps,
         idle_ms=idle_ms,
-        waited_ms=_waits(judged, "waited_ms", max(0.0, device.sync_ms - device.sync_starved_ms) / steps),
-        starved_ms=_waits(judged, "starved_ms", device.sync_starved_ms / steps),
-        copies_alone_ms=sum(step.exposed_copies_ms for step in judged) / len(judged),
+        waited_ms=_waits(sums.waited_ms, len(judged), max(0.0, device.sync_ms - device.sync_starved_ms) / steps),
+        starved_ms=_waits(sums.starved_ms, len(judged), device.sync_starved_ms / steps),
+        copies_alone_ms=sums.exposed_copies_ms / len(judged),
         behind=delay_ms >= BEHIND_SHARE * whole or hardly_idle,
     )
 
 
-def _waits(steps: tuple[DeviceStep, ...], name: str, otherwise_ms: float) -> float:
+def _waits(total_ms: float | None, steps: int, otherwise_ms: float) -> float:
     """Mean over the steps, or what of the whole recording falls to one of them, where it is not known by step."""
-    known = [getattr(step, name) for step in steps]
-    return otherwise_ms if None in known else sum(map(float, known)) / len(known)
+    return otherwise_ms if total_ms is None else total_ms / steps
 
 
-def _idle(device: DeviceFacts, steps: tuple[DeviceStep, ...], left_ms: float) -> dict[str, float] | None:
+def _idle(device: DeviceFacts, steps: StepSums, left_ms: float) -> dict[str, float] | None:
     if device.idle_ms is None or device.thinned:
         return None
-    causes: dict[str, float] = {}
-    for step in steps:
-        for cause, ms in step.idle_ms.items():
-            causes[cause] = causes.get(cause, 0.0) + ms
-    causes = causes or dict(device.idle_ms)
+    causes = steps.idle_ms or device.idle_ms
     total = sum(causes.values())
     return {cause: ms / total * left_ms for cause, ms in causes.items()} if total > 0 else {}
 

@@ -55,7 +55,7 @@ def parts(facts: Facts) -> tuple[Part, ...] | str:
         return _thinned(facts, device, step)
     judged = judged_steps(facts, device)
     found = [
-        _communication(device, judged, step),
+        _communication(facts, device, judged, step),
         _host(facts, step),
         _waits(step),
         _copies(device, judged, step),
@@ -118,7 +118,7 @@ def _idle(step: PerStep, lost_ms: float) -> str:
     return f"the device stands idle for {ms(lost_ms)} ({share}) of each {ms(step.step_ms)} step"
 
 
-def _communication(device: DeviceFacts, judged: tuple[DeviceStep, ...], step: PerStep) -> Part:
+def _communication(facts: Facts, device: DeviceFacts, judged: tuple[DeviceStep, ...], step: PerStep) -> Part:
     exposed = min(_per_step(judged, "exposed_collectives_ms"), step.step_ms)
     hosts = step.idle_by("communication")
     lost = exposed + hosts
@@ -129,9 +129,16 @@ def _communication(device: DeviceFacts, judged: tuple[DeviceStep, ...], step: Pe
         most = f", most of it {kinds[0]}" if kinds and len(device.collectives) > 1 else ""
         sentence = (
             f"for {ms(lost)} ({percent(lost / step.step_ms)}) of each {ms(step.step_ms)} step the device does nothing "
-            f"but exchange data{most}; a rank that comes late looks the same from here"
+            f"but exchange data{most}; {_of_late_ranks(facts)}"
         )
     return _part(Bottleneck.COMMUNICATION, lost, step, sentence)
+
+
+def _of_late_ranks(facts: Facts) -> str:
+    late_ms = facts.trace.late_wait_ms if facts.trace is not None else None
+    if late_ms is None:
+        return "a rank that comes late looks the same from here"
+    return f"collectives hold it for {ms(late_ms)} a step until later ranks come"
 
 
 def _host(facts: Facts, step: PerStep) -> Part:
@@ -229,7 +236,7 @@ _LATE_BY = {
 
 def _thinned(facts: Facts, device: DeviceFacts, step: PerStep) -> tuple[Part, ...] | str:
     """Idle time means nothing, and what hid a collective may be gone: only much of it tells."""
-    part = _communication(device, judged_steps(facts, device), step)
+    part = _communication(facts, device, judged_steps(facts, device), step)
     if part.share < EXPOSED_WHEN_THINNED:
         return f"{missing(facts)}, so that idle time means nothing"
     sentence = (

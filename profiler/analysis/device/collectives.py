@@ -10,6 +10,7 @@ kernel's name, which calls everything from point to point SendRecv.
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from profiler.analysis.device.kernels import collective_kind, is_collective
 from profiler.analysis.device_facts import CollectiveFacts
@@ -36,7 +37,7 @@ def collective_facts(
 ) -> tuple[CollectiveFacts, ...]:
     """By kind; `ranges` names, per device event, the host's range around its launch (-1 for none)."""
     at = np.flatnonzero(which)
-    kinds = np.array([_kind(number, device, ranges, names) for number in at.tolist()], dtype=object)
+    kinds = collective_kinds(at, device, ranges, names)
     found = []
     for kind in sorted(set(kinds.tolist())):
         own = at[kinds == kind]
@@ -52,6 +53,11 @@ def collective_facts(
             )
         )
     return tuple(sorted(found, key=lambda facts: (-facts.exposed_ms, -facts.ms)))
+
+
+def collective_kinds(at: Ints, device: DeviceEvents, ranges: Ints, names: tuple[str, ...]) -> npt.NDArray[np.object_]:
+    """The kind of each of these collectives."""
+    return np.array([_kind(number, device, ranges, names) for number in at.tolist()], dtype=object)
 
 
 def _kind(number: int, device: DeviceEvents, ranges: Ints, names: tuple[str, ...]) -> str:

@@ -24,7 +24,7 @@ from profiler.analysis.rank_facts import Clocks, RankFacts
 from profiler.analysis.ranks.matched import Floats, Ints, Matched
 
 _MOST_PAIRS = 200  # steps that the drift is fitted to
-_WIDEST_ERROR_MS = 20.0  # an offset less sure than this is not used
+WIDEST_ERROR_MS = 20.0  # an offset less sure than this is not used
 _FEWEST = 10  # collectives
 
 
@@ -102,7 +102,7 @@ def align(ranks: Sequence[RankFacts], matched: Matched | None) -> tuple[Clocks, 
                 return Clocks("too few collectives to tell the hosts' clocks", False, 0.0, 0.0, 0.0), {}
             offsets[host] = found
     error_ms = max(offset.error_ns for offset in offsets.values()) / 1e6
-    aligned = error_ms <= _WIDEST_ERROR_MS
+    aligned = error_ms <= WIDEST_ERROR_MS
     return (
         Clocks(
             method="collectives" if aligned else "the hosts' clocks could not be told apart well enough",

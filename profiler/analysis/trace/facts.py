@@ -30,6 +30,7 @@ from profiler.analysis.stages import stage_facts
 from profiler.analysis.steps import step_facts
 from profiler.analysis.trace.critical import critical_path
 from profiler.analysis.trace.excerpts import step_excerpts
+from profiler.analysis.trace.exchanges import Exchanges, exchanges_of
 from profiler.analysis.trace.host import Host, read_host
 from profiler.analysis.trace.lines import stage_lines
 from profiler.analysis.trace.operators import operator_rows
@@ -51,6 +52,7 @@ class Traced:
     facts: Facts
     rank: int | None
     label: str
+    exchanges: Exchanges
 
 
 def facts_of(
@@ -89,7 +91,8 @@ def facts_of(
         critical_path=critical_path(process, host, moments, measured, windows, launches, places),
         roofline=roofline(process, launches, _measured_windows(windows, measured), device_name, capacity),
     )
-    return Traced(facts, recording.distributed.rank, recording.label)
+    exchanges = Exchanges() if own.thinned else exchanges_of(own, launches, host)
+    return Traced(facts, recording.distributed.rank, recording.label, exchanges)
 
 
 def _windows(host: Host, measured: Measured | None) -> Intervals:

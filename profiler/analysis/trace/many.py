@@ -14,9 +14,10 @@ from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
-from profiler.analysis.facts import Facts
+from profiler.analysis.facts import Facts, TraceFacts
 from profiler.analysis.trace.facts import Traced, facts_of
-from profiler.analysis.trace.ranks import late_rank, rank_row
+from profiler.analysis.trace.ranks import agreed, late_rank, rank_row, with_clock
+from profiler.analysis.trace.together import lay_together
 from profiler.errors import ProfError
 from profiler.record.trace.read import read_trace
 from profiler.record.trace.source import source_reader
@@ -54,13 +55,66 @@ def read_traces(files: Sequence[Path]) -> Facts:
         notices.insert(0, _others(chosen, [traced for traced in found if traced is not chosen]))
     facts = chosen.facts
     in_order = sorted(found, key=lambda traced: (traced.rank is None, traced.rank or 0, traced.label))
-    rows = tuple(rank_row(traced.facts, traced.rank, traced.label) for traced in in_order) if len(found) > 1 else ()
     trace = facts.trace
+    if trace is not None:
+        trace = replace(trace, files=tuple(map(str, files)))
+        if len(found) > 1:
+            place = next(place for place, traced in enumerate(in_order) if traced is chosen)
+            trace = _compared(trace, in_order, place)
+            notices[1:1] = _of_ranks(trace)
     return replace(
         facts,
         run=replace(facts.run, ranks=max(facts.run.ranks, len({traced.rank for traced in found}))),
         notices=(*notices, *facts.notices),
-        trace=replace(trace, files=tuple(map(str, files)), ranks=rows, late=late_rank(rows)) if trace else None,
+        trace=trace,
+    )
+
+
+def _of_ranks(trace: TraceFacts) -> list[str]:
+    """What comparing the ranks tells, in sentences; nothing where there was nothing to compare."""
+    found = []
+    waits = [row.late_wait_ms for row in trace.ranks if row.late_wait_ms is not None]
+    if trace.transfer_ms is not None and waits:
+        found.append(
+            f"collectives of the whole job take {trace.transfer_ms:,.3g} ms a step by themselves; in them the ranks "
+            f"wait {min(waits):,.3g} to {max(waits):,.3g} ms more until later ranks come"
+        )
+    clocks = trace.clocks
+    if clocks is not None and clocks.aligned:
+        found.append(
+            f"the ranks' clocks lie up to {clocks.largest_offset_ms:,.3g} ms apart (within {clocks.error_ms:,.2g} ms, "
+            f"as their collectives tell) and drift by up to {clocks.largest_drift_ppm:,.3g} ppm"
+        )
+    if "late rank" in trace.withheld:
+        found.append(f"no late rank is named: {trace.withheld['late rank']}")
+    return found
+
+
+def _compared(trace: TraceFacts, ranks: Sequence[Traced], chosen: int) -> TraceFacts:
+    """With the rows of all ranks, their clocks, and the one that the others wait for."""
+    rows = [rank_row(traced.facts, traced.rank, traced.label) for traced in ranks]
+    numbers = [traced.rank for traced in ranks]
+    if None in numbers or len(set(numbers)) < len(numbers):
+        return replace(trace, ranks=tuple(rows), withheld={"clocks": "these are not traces of one rank each"})
+    together = lay_together([traced.exchanges for traced in ranks], max(traced.facts.run.ranks for traced in ranks))
+    rows = [with_clock(row, together, place) for place, row in enumerate(rows)]
+    withheld = {} if together.clocks.aligned else {"clocks": together.clocks.method}
+    if together.transfer_ms is None:
+        withheld["waiting"] = (
+            "not all ranks of the job were given" if together.steps else "no collective of the whole job was compared"
+        )
+    late = late_rank(rows)
+    denied = agreed(late, rows, together) if late is not None else None
+    if denied is not None:
+        late, withheld["late rank"] = None, denied
+    return replace(
+        trace,
+        ranks=tuple(rows),
+        late=late,
+        clocks=together.clocks,
+        transfer_ms=together.transfer_ms,
+        late_wait_ms=rows[chosen].late_wait_ms,
+        withheld=withheld,
     )
 
 

@@ -30,7 +30,7 @@ class Process:
 def named(events: HostEvents, names: tuple[str, ...], holds: Callable[[str], bool]) -> Bools:
     """Which events have a name of a kind; each name is looked at once."""
     of_kind = np.zeros(len(names) + 1, dtype=bool)
-    for number in np.unique(events.name).tolist():
+    for number in np.flatnonzero(np.bincount(events.name)).tolist():
         of_kind[number] = holds(names[number])
     found: Bools = of_kind[events.name]
     return found

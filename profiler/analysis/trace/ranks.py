@@ -11,13 +11,16 @@ device; the late rank needs more of that than the typical other one, and the oth
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import mean, median
 
 from profiler.analysis.device_facts import IDLE_CAUSES, DeviceFacts
 from profiler.analysis.facts import Facts, LateTraceRank, TraceRank
+from profiler.analysis.trace.together import Together
 
 LATE_SHARE = 0.10  # of the step, by which a rank must be later than the typical other one
 WAITED_SHARE = 0.5  # of its lateness, that the others must wait in collectives
+LAST_SHARE = 0.5  # of the waiting by the clocks, that its coming last must cause
 EQUAL_SHARE = 0.10  # steps that differ by more do not end together: not one job, or not the same steps
 
 
@@ -43,6 +46,28 @@ def rank_row(facts: Facts, rank: int | None, label: str) -> TraceRank:
 
 def _mean(device: DeviceFacts, name: str) -> float:
     return mean(float(getattr(step, name)) for step in device.steps)
+
+
+def with_clock(row: TraceRank, together: Together, place: int) -> TraceRank:
+    """The row of the rank at this place, with what comparing the ranks tells of it."""
+    offset = together.offsets[place]
+    row = replace(row, late_wait_ms=together.waiting_ms[place] if together.waiting_ms is not None else None)
+    if offset is None:
+        return row
+    first = together.offsets[0]
+    moved = offset.offset_ns if place and first is not None else 0.0
+    return replace(row, offset_ms=moved / 1e6, offset_error_ms=offset.error_ns / 1e6, drift_ppm=offset.drift * 1e6)
+
+
+def agreed(late: LateTraceRank, rows: Sequence[TraceRank], together: Together | None) -> str | None:
+    """Why clocks that are sure enough deny that this rank comes last; None where they don't.
+
+    That it needs more of its own is told by durations, so that without sure clocks it stands.
+    """
+    if together is None or together.last_share is None or together.clocks.error_ms > late.late_ms / 2:
+        return None
+    share = together.last_share[[row.rank for row in rows].index(late.rank)]
+    return None if share >= LAST_SHARE else "the rank that needs most of its own is not the one that comes last"
 
 
 def late_rank(rows: Sequence[TraceRank]) -> LateTraceRank | None:

@@ -7,8 +7,7 @@ ones count for the span alone.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,9 @@ from profiler.record.trace.columns import (
     Column,
     Names,
     Tracks,
+    changes_of,
     first_said,
+    floats,
     nanoseconds,
     numbered,
     whole_numbers,
@@ -39,8 +40,8 @@ from profiler.record.trace.recording import (
 )
 from profiler.record.trace.shapes import Shapes, is_told
 
-_OPERATORS = ("cpu_op", "Operator", "user_annotation")
-_RANGES = ("user_annotation",)
+_RANGE = "user_annotation"
+_OPERATORS = ("cpu_op", "Operator", _RANGE)
 _WORK = {
     "kernel": Work.KERNEL,
     "Kernel": Work.KERNEL,
@@ -65,23 +66,34 @@ def is_runtime(category: str) -> bool:
     return category == "Runtime" or category.endswith(("_runtime", "_driver"))
 
 
-class _TableOf(dict[Any, str]):
-    """The table for each category; "" for events that count for the span alone."""
+class _Tables(dict[Any, Callable[[Event], None]]):
+    """For each category what takes its events: the list of a table."""
 
-    def __missing__(self, category: object) -> str:
-        table = ""
-        if category in _OPERATORS:
-            table = "operators"
-        elif category in _WORK:
-            table = "device"
-        elif category == _PYTHON:
-            table = _PYTHON
-        elif category == _LEFT_OUT:
-            table = _LEFT_OUT
-        elif isinstance(category, str) and is_runtime(category):
-            table = "calls"
-        self[category] = table
-        return table
+    def __init__(self) -> None:
+        super().__init__()
+        self.lists: dict[str, list[Event]] = {}  # in the order in which their first event came
+
+    def __missing__(self, category: object) -> Callable[[Event], None]:
+        take = self[category] = self.lists.setdefault(_table_of(category), []).append
+        return take
+
+    def take(self) -> dict[str, list[Event]]:
+        """What was taken since the last time."""
+        taken = {table: found for table, found in self.lists.items() if found}
+        self.clear()
+        self.lists = {}
+        return taken
+
+
+def _table_of(category: object) -> str:
+    """Where events of a category go; "" for those that count for the span alone."""
+    if category in _OPERATORS:
+        return "operators"
+    if category in _WORK:
+        return "device"
+    if category in (_PYTHON, _LEFT_OUT):
+        return str(category)
+    return "calls" if isinstance(category, str) and is_runtime(category) else ""
 
 
 class Collector:
@@ -89,7 +101,7 @@ class Collector:
 
     def __init__(self) -> None:
         self.names = Names()
-        self._table_of = _TableOf()
+        self._tables = _Tables()
         self._functions = Functions(self.names)
         self._stacks = Stacks(self.names)
         self._users = Numbered()
@@ -105,25 +117,21 @@ class Collector:
 
     def add(self, events: Sequence[Event]) -> None:
         """Append a piece."""
-        by_table: dict[str, list[Event]] = defaultdict(list)
-        readings: list[Event] = []
-        table_of = self._table_of
+        tables = self._tables
         for event in events:
             if event.ph == "X":
-                by_table[table_of[event.cat]].append(event)
-            elif event.name == _MEMORY:
-                readings.append(event)
-        by_table.pop(_LEFT_OUT, None)
-        for table, found in by_table.items():
-            timed = self._timed(found)
+                tables[event.cat](event)
+        found = tables.take()
+        found.pop(_LEFT_OUT, None)
+        for table, of_table in found.items():
+            timed = self._timed(of_table)
             if timed is not None:
                 self._sort(table, *timed)
-        self._take_readings(readings)
+        self._take_readings([event for event in events if event.name == _MEMORY and event.ph != "X"])
 
     def _timed(self, events: list[Event]) -> tuple[list[Event], Ints, Ints] | None:
         """The events whose time can be believed, with their start and end in ns."""
-        start = np.array([event.ts for event in events], dtype=np.float64)  # None becomes NaN
-        length = np.array([event.dur for event in events], dtype=np.float64)
+        start, length = floats([event.ts for event in events]), floats([event.dur for event in events])
         good = (np.abs(start) < _LATEST_US) & (length >= 0) & (length < LONGEST_US)
         if self._reference_us is None and bool(good.any()):
             self._reference_us = float(np.median(start[good]))
@@ -148,7 +156,7 @@ class Collector:
             self._count_indices(args)
             self._host(table, events, start, end)
             self._add("operators.external", _external(args))
-            self._add("operators.marked", np.array([event.cat in _RANGES for event in events]), np.bool_)
+            self._add("operators.marked", np.array([event.cat == _RANGE for event in events]), np.bool_)
             self._add("operators.given", self._given(events, args), np.int32)
             self._add("operators.frame", self._frames([arg.stack for arg in args]), np.int32)
         elif table == "device":
@@ -165,10 +173,22 @@ class Collector:
             self._python(args, events, start, end)
 
     def _host(self, table: str, events: list[Event], start: Ints, end: Ints) -> None:
+        names = self.names
         self._add(f"{table}.start", start)
         self._add(f"{table}.end", end)
-        self._add(f"{table}.name", numbered(self.names, [event.name for event in events]), np.int32)
-        self._add(f"{table}.track", numbered(self.tracks, [(event.pid, event.tid) for event in events]), np.int32)
+        self._add(f"{table}.name", numbered([names[event.name] for event in events]), np.int32)
+        self._add(f"{table}.track", self._tracks_of(events), np.int32)
+
+    def _tracks_of(self, events: list[Event]) -> npt.NDArray[np.int32]:
+        """Neighbours are mostly of one track: only where it changes is its number looked up."""
+        processes, threads = [event.pid for event in events], [event.tid for event in events]
+        tracks = self.tracks
+        changes = changes_of(processes, threads)
+        if changes is None:
+            pairs = zip(processes, threads, strict=True)
+            return numbered([tracks[process][thread] for process, thread in pairs])
+        numbers = numbered([tracks[processes[at]][threads[at]] for at in changes.tolist()])
+        return np.repeat(numbers, np.diff(changes, append=len(events)))
 
     def _device(self, args: list[Args], events: list[Event], start: Ints, end: Ints) -> None:
         self._host("device", events, start, end)
@@ -184,6 +204,7 @@ class Collector:
             "collective": (self._said([arg.collective for arg in args]), np.int32),
             "dtype": (self._said([arg.dtype for arg in args]), np.int32),
             "elements": (whole_numbers([arg.elements for arg in args]), np.int64),
+            "members": (whole_numbers([arg.members for arg in args]), np.int64),
         }
         for name, (values, dtype) in columns.items():
             self._add(f"device.{name}", values, dtype)
@@ -215,8 +236,7 @@ class Collector:
         self._add("python.start", start[kept])
         self._add("python.end", end[kept])
         self._add("python.name", np.where(users, number, -1 - number)[kept], np.int32)
-        tracks = numbered(self.tracks, [(event.pid, event.tid) for event in events])
-        self._add("python.track", tracks[kept], np.int32)
+        self._add("python.track", self._tracks_of(events)[kept], np.int32)
         self._add("python.users", users[kept], np.bool_)
 
     def _said(self, words: list[Any]) -> npt.NDArray[np.int32]:
@@ -234,9 +254,11 @@ class Collector:
 
     def _take_readings(self, events: list[Event]) -> None:
         """The allocator's state on accelerators."""
+        if not events:
+            return
         args = [event.args or _NOTHING for event in events]
         self._count_indices(args)
-        time = np.array([event.ts for event in events], dtype=np.float64)
+        time = floats([event.ts for event in events])
         near = np.abs(time - (self._reference_us or 0.0)) < FARTHEST_US
         near &= np.array([arg.device_type in _ACCELERATORS for arg in args], dtype=bool)
         for name, values in (
@@ -295,6 +317,7 @@ class Collector:
             collective=self._taken("device.collective", np.int32),
             dtype=self._taken("device.dtype", np.int32),
             elements=self._taken("device.elements"),
+            members=self._taken("device.members"),
         )
 
     def memory(self) -> MemoryReadings:

@@ -6,8 +6,10 @@ Out: numpy columns. Times become whole nanoseconds; what is missing or no number
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import contextlib
+from array import array
+from collections.abc import Callable
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -31,15 +33,27 @@ class Names(dict[Any, int]):
         return number
 
 
-class Tracks(dict[Any, int]):
-    """Numbers of tracks, by (pid, tid) as they stand in the file: a thread may be 7 here and "7" there."""
+class Tracks(dict[Any, "_Threads"]):
+    """Numbers of tracks, by process and thread as they stand in the file: a thread may be 7 here and "7" there."""
 
     def __init__(self) -> None:
         super().__init__()
         self.known: dict[Track, int] = {}
 
-    def __missing__(self, key: tuple[object, object]) -> int:
-        number = self[key] = self.known.setdefault(Track(str(key[0]), str(key[1])), len(self.known))
+    def __missing__(self, process: object) -> _Threads:
+        threads = self[process] = _Threads(str(process), self.known)
+        return threads
+
+
+class _Threads(dict[Any, int]):
+    """Numbers of the tracks of one process."""
+
+    def __init__(self, process: str, known: dict[Track, int]) -> None:
+        super().__init__()
+        self._process, self._known = process, known
+
+    def __missing__(self, thread: object) -> int:
+        number = self[thread] = self._known.setdefault(Track(self._process, str(thread)), len(self._known))
         return number
 
 
@@ -70,11 +84,22 @@ def whole_numbers(values: list[Any]) -> Ints:
     missing = values.count(None)
     if missing == len(values):
         return np.full(len(values), ABSENT, dtype=np.int64)
+    if not missing:
+        with contextlib.suppress(TypeError, OverflowError):
+            return np.frombuffer(array("q", values), dtype=np.int64)  # four times as fast as numpy on a list
     try:
         given = [ABSENT if value is None else value for value in values] if missing else values
         return np.array(given, dtype=np.int64)
     except (TypeError, ValueError, OverflowError):
         return np.fromiter(map(_whole, values), dtype=np.int64, count=len(values))
+
+
+def floats(values: list[float | None]) -> npt.NDArray[np.float64]:
+    """Times as they stand in events; NaN where there is none."""
+    try:
+        return np.frombuffer(array("d", cast("list[float]", values)), dtype=np.float64)
+    except TypeError:
+        return np.array(values, dtype=np.float64)
 
 
 def first_said(values: list[Any], others: Callable[[], list[Any]]) -> list[Any]:
@@ -101,6 +126,17 @@ def nanoseconds(micros: npt.NDArray[np.float64]) -> Ints:
     return whole.astype(np.int64) * 1000 + np.rint((micros - whole) * 1000).astype(np.int64)
 
 
-def numbered(table: dict[Any, int], keys: Sequence[Any]) -> npt.NDArray[np.int32]:
-    """The numbers of these keys in a table that grows."""
-    return np.fromiter(map(table.__getitem__, keys), dtype=np.int32, count=len(keys))
+def changes_of(first: list[Any], second: list[Any]) -> Ints | None:
+    """Where a pair differs from the one before it, 0 among them; None where not all are whole numbers."""
+    try:
+        one, other = np.frombuffer(array("q", first), np.int64), np.frombuffer(array("q", second), np.int64)
+    except (TypeError, OverflowError):
+        return None
+    differs = np.ones(len(one), dtype=bool)
+    differs[1:] = (one[1:] != one[:-1]) | (other[1:] != other[:-1])
+    return np.flatnonzero(differs)
+
+
+def numbered(numbers: list[int]) -> npt.NDArray[np.int32]:
+    """Numbers that a table gave."""
+    return np.frombuffer(array("i", numbers), dtype=np.int32)

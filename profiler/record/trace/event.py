@@ -13,10 +13,9 @@ _NAMES = {
     "external_2021": "external id",
     "index": "Ev Idx",
     "index_2022": "Profiler Event Index",
-    "sequence": "Sequence number",
     "collective": "Collective name",
     "elements": "In msg nelems",
-    "moved": "Bytes",
+    "members": "Group size",
     "allocated": "Total Allocated",
     "reserved": "Total Reserved",
     "device_type": "Device Type",
@@ -34,7 +33,10 @@ _UNSAID = msgspec.Raw(b"")
 
 
 class Args(msgspec.Struct, gc=False, rename=_NAMES):
-    """What an event says beside its time. Any of it may be missing, and any number may be a string."""
+    """What an event says beside its time. Any of it may be missing, and any number may be a string.
+
+    Each field costs reading time in every event, said or not: none is here that nobody asks for.
+    """
 
     correlation: Scalar = None
     external: Scalar = None
@@ -45,11 +47,10 @@ class Args(msgspec.Struct, gc=False, rename=_NAMES):
     size: Scalar = None  # of a copy, as ROCm's runtime calls say it
     index: Scalar = None
     index_2022: Scalar = None
-    sequence: Scalar = None
     collective: Scalar = None
     dtype: Scalar = None
     elements: Scalar = None
-    moved: Scalar = None  # memory: bytes allocated or freed
+    members: Scalar = None  # of a collective's group
     allocated: Scalar = None
     reserved: Scalar = None
     device_type: Scalar = None
@@ -61,8 +62,6 @@ class Args(msgspec.Struct, gc=False, rename=_NAMES):
     dims_2021: msgspec.Raw = _UNSAID
     types: msgspec.Raw = _UNSAID
     values: msgspec.Raw = _UNSAID
-    labels: Scalar = None  # of a process: "CPU", "GPU 0"
-    name: Scalar = None  # of a process or thread
 
 
 class Event(msgspec.Struct, gc=False):

@@ -10,10 +10,12 @@ of a number of sixteen digits is kept to a quarter of a microsecond, that of a d
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from profiler.errors import ProfError
 from profiler.record.trace.collect import Collector
+from profiler.record.trace.event import Event
 from profiler.record.trace.metadata import capacities_of, device_names, distributed_of, whole
 from profiler.record.trace.recording import Recording
 from profiler.record.trace.split import Document, split
@@ -22,6 +24,8 @@ from profiler.record.trace.stream import BLOCK_BYTES, Source
 MOST_EVENTS = 20_000_000  # with a length, whether it can be read or not; a file of 6 GB holds about so many
 MOST_OF_ANY_KIND = 4 * MOST_EVENTS  # arrows and counters beside them: a launch has two
 MOST_LOST = 0.05  # of the events unread, beyond which what the device seems not to have done tells nothing
+_BATCH = 2000  # events: more no longer lie near the processor, of fewer the columns' own cost counts
+_MOST_PIECES = 16
 _ENDINGS = re.compile(r"(\.pt)?(\.trace)?\.json(\.gz)?$|\.gz$", re.IGNORECASE)
 
 
@@ -38,7 +42,7 @@ def read_trace(path: Path, block_bytes: int = BLOCK_BYTES) -> Recording:
     notices: list[str] = []
     lost = ""
     seen = 0
-    for events in split(source, document, str(path)):
+    for events in _batches(split(source, document, str(path))):
         collector.add(events)
         seen += len(events)
         of_some_length = collector.kept + collector.damaged + collector.far + document.damaged
@@ -62,6 +66,17 @@ def read_trace(path: Path, block_bytes: int = BLOCK_BYTES) -> Recording:
     if not lost and missing > MOST_LOST * (collector.kept + missing):
         lost = f"{100 * missing / (collector.kept + missing):.0f} % of the events of the trace could not be read"
     return _recording(path, source, document, collector, notices, lost)
+
+
+def _batches(pieces: Iterable[list[Event]]) -> Iterator[list[Event]]:
+    """Pieces joined until they are worth a turn of the collector."""
+    batch: list[Event] = []
+    for number, piece in enumerate(pieces):
+        batch += piece
+        if len(batch) >= _BATCH or number % _MOST_PIECES == 0:  # pieces of damaged events alone are empty
+            yield batch
+            batch = []
+    yield batch
 
 
 def _why_none(source: Source, missing: int) -> str:

@@ -93,6 +93,7 @@ class DeviceEvents:
     collective: Numbers  # name of the collective as the trace says it
     dtype: Numbers
     elements: Ints  # that the collective sends
+    members: Ints  # of its group
 
     def __len__(self) -> int:
         return len(self.start)

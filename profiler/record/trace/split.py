@@ -32,6 +32,7 @@ _EVENT = re.compile(rb'\{\s*"(?:ph|cat|name|pid|tid|ts|dur|args|id)"')
 _TRAILING = re.compile(r"trailing characters \(byte (\d+)\)")
 _NO_NUMBER = re.compile(rb"(?<=[:,\[\s])-?(?:Infinity|NaN|inf|nan)(?=[,}\]\s])")
 _WHITE = b" \t\r\n"
+_LEADING = re.compile(rb"[\s,]*")
 
 
 @dataclass(slots=True)
@@ -49,17 +50,22 @@ def split(blocks: Iterable[bytes], document: Document, name: str) -> Iterator[li
     pending = b""
     inside = ended = False
     for block in blocks:
-        pending = pending + block if pending else block
         if not inside:
+            pending += block
             start = _start(pending, document, name)
             if start is None:
                 continue
-            inside, pending = True, pending[start:]
-        cut = None if ended else _last_border(pending)
-        if cut is not None:
-            events, rest, ended = _decode(pending[:cut], document)
+            inside, pending, block = True, b"", pending[start:]
+        border = None if ended else _last_border(block)[0]
+        if border is None:
+            pending, block = b"", pending + block
+            border = None if ended else next(filter(None, _last_border(block)), None)
+        if border is None:
+            pending = block
+        else:
+            events, rest, ended = _decode(_bracketed(pending, block, border), document)
             yield events
-            pending = rest + pending[cut:]
+            pending = rest + block[border:]
         if len(pending) > MOST_PENDING_BYTES:
             document.damaged += not ended
             break
@@ -110,8 +116,11 @@ def _tail(text: bytes) -> dict[str, Any] | None:
         return None
 
 
-def _last_border(text: bytes) -> int | None:
-    """Right after the last `}` that is followed by `, {`, of an event where one can be told; None for none."""
+def _last_border(text: bytes) -> tuple[int | None, int | None]:
+    """Right after the last `}` that is followed by `, {`: of an event, and one that may lie within an event.
+
+    None for none; the second is not looked for beyond the first.
+    """
     fallback = None
     at = len(text)
     for _ in range(_MOST_LOOKED_AT):
@@ -123,35 +132,44 @@ def _last_border(text: bytes) -> int | None:
         ended = before[:-1].rstrip(_WHITE) if before.endswith(b",") else b""
         if ended.endswith(b"}"):
             if _EVENT.match(text, at):
-                return low + len(ended)
+                return low + len(ended), fallback
             fallback = fallback or low + len(ended)
-    return fallback
+    return None, fallback
 
 
-def _decode(text: bytes, document: Document) -> tuple[list[Event], bytes, bool]:
-    """Events of a piece, the text that is left of it, and whether the array has ended before that."""
-    text = text.lstrip(_WHITE + b",")
-    found = _whole(text)
-    if found is None and _NO_NUMBER.search(text):
-        text = _NO_NUMBER.sub(b"null", text)
-        found = _whole(text)
+def _bracketed(pending: bytes, block: bytes, end: int) -> bytes:
+    """What is pending and the block up to its end as an array, in one copy: copies cost as much as decoding."""
+    pending = pending.lstrip(_WHITE + b",")
+    begin = 0
+    if not pending:
+        found = _LEADING.match(block, 0, end)
+        begin = found.end() if found else 0
+    return b"".join((b"[", pending, memoryview(block)[begin:end], b"]"))
+
+
+def _decode(array: bytes, document: Document) -> tuple[list[Event], bytes, bool]:
+    """Events of a piece in brackets, the text that is left of it, and whether the array has ended before that."""
+    found = _whole(array)
+    if found is None and _NO_NUMBER.search(array):
+        array = _NO_NUMBER.sub(b"null", array)
+        found = _whole(array)
     if found is not None:
         return found
-    events, rest = _objects(text, document, final=False)
+    events, rest = _objects(array[1:-1], document, final=False)
     return events, rest, False
 
 
-def _whole(text: bytes) -> tuple[list[Event], bytes, bool] | None:
-    """All events of a piece, where none is damaged, up to the end of the array where that lies in it."""
+def _whole(array: bytes) -> tuple[list[Event], bytes, bool] | None:
+    """All events of a piece in brackets, where none is damaged, up to the end of the array where that lies in it."""
     try:
-        return decode_all(b"[" + text + b"]"), b"", False
+        return decode_all(array), b"", False
     except UNREADABLE as error:
         ends = _TRAILING.search(str(error))
     if ends is None:
         return None
-    end = int(ends[1]) - 2  # the error counts from 1, and the bracket before the text is ours
+    end = int(ends[1]) - 1  # the error counts from 1
     try:
-        return decode_all(b"[" + text[:end]), text[end:], True
+        return decode_all(array[:end]), array[end:-1], True
     except UNREADABLE:
         return None
 
@@ -161,7 +179,7 @@ def _last(text: bytes, document: Document) -> tuple[list[Event], bytes, bool]:
     text = _NO_NUMBER.sub(b"null", text.strip(_WHITE))
     if text[:1] == b"]":
         return [], text[1:], True
-    found = _whole(text)
+    found = _whole(b"[" + text + b"]")
     if found is not None and found[2]:
         return found
     for end in [place.start() + 1 for place in _ENDS.finditer(text)][-_MOST_ENDS:]:

@@ -88,6 +88,8 @@ class ExposedCollectives(DeviceRule):
             return None
         judged = judged_steps(facts, device)
         exposed = sum(it.exposed_collectives_ms for it in judged) / len(judged)
+        late_ms = facts.trace.late_wait_ms if facts.trace is not None else None
+        exposed = max(0.0, exposed - (late_ms or 0.0))  # a late rank is no slow exchange
         if exposed < self.threshold.value * step.step_ms or not worth(facts, exposed):
             return None
         if device.thinned:
@@ -102,12 +104,13 @@ class ExposedCollectives(DeviceRule):
                 f"the device does nothing but exchange data for {ms(exposed)} ({percent(exposed / step.step_ms)}) of "
                 f"each {ms(step.step_ms)} step"
             ),
-            why=_why(device, most, len(device.steps), computing),
+            why=_why(device, most, len(device.steps), computing, late_ms),
             evidence={
                 "exposed_ms": exposed,
                 "collectives_ms": device.collectives_ms / len(device.steps),
                 "other_kernels_ms": computing,
                 "step_ms": step.step_ms,
+                **({} if late_ms is None else {"waited_for_late_ranks_ms": late_ms}),
             },
             fix=Fix(summary, code),
             gain=gain,
@@ -115,7 +118,7 @@ class ExposedCollectives(DeviceRule):
         )
 
 
-def _why(device: DeviceFacts, most: CollectiveFacts | None, steps: int, computing: float) -> str:
+def _why(device: DeviceFacts, most: CollectiveFacts | None, steps: int, computing: float, late_ms: float | None) -> str:
     named = ""
     if most is not None:
         named = (
@@ -124,6 +127,10 @@ def _why(device: DeviceFacts, most: CollectiveFacts | None, steps: int, computin
     return (
         f"Collectives take {ms(device.collectives_ms / steps)} a step, and no other kernel covers "
         f"{percent(device.collectives_exposed_ms / device.collectives_ms if device.collectives_ms else 0.0)} of that"
-        f"{named}. Other kernels run for {ms(computing)}. A rank that comes late looks the same from one rank's "
-        "recording."
+        f"{named}. Other kernels run for {ms(computing)}. "
+        + (
+            "A rank that comes late looks the same from one rank's recording."
+            if late_ms is None
+            else f"For {ms(late_ms)} more they only wait for ranks that come later, which is left out here."
+        )
     )
