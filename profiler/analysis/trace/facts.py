@@ -33,7 +33,7 @@ from profiler.analysis.trace.excerpts import step_excerpts
 from profiler.analysis.trace.host import Host, read_host
 from profiler.analysis.trace.lines import stage_lines
 from profiler.analysis.trace.operators import operator_rows
-from profiler.analysis.trace.process import Process, training_process
+from profiler.analysis.trace.process import Process, graph_threads, training_process
 from profiler.analysis.trace.roofline import roofline
 from profiler.analysis.trace.settings import settings_of_trace
 from profiler.analysis.trace.used import used_device
@@ -64,7 +64,7 @@ def facts_of(
     own = process.recording
     launches = launches_of(own.device, own.calls, own.operators)
     host = read_host(process, launches)
-    places = places_of(own, read)
+    places = places_of(own, read, process.thread, tuple(graph_threads(process)))
     folded, moments = fold_thread(host.events, Said())
     measured = measured_steps(folded, noise.start_up)
     if measured is not None and not bool(measured.wall_ms().any()):
