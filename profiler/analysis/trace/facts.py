@@ -209,9 +209,8 @@ def _trace(process: Process, host: Host, unrecorded: bool) -> TraceFacts:
 
 _TAKEN_OUT = "most host events were taken out of the trace after it was recorded"
 _BEGINS = (
-    "the trace says which of your functions ran, not which lines of them: a line is shown where the function's source "
-    "was found and only one line of it calls what ran, else the one where the function begins (or stood when the "
-    "recording began)"
+    "the trace names your functions, not the lines that ran: shown is the one line of a function's source that calls "
+    "what ran, else where the function begins, or stood when the recording began"
 )
 _UNRECORDED = "the trace shows that an accelerator was in use, but holds no event of it"
 _NOT_IN_TRACES = {
