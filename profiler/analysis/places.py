@@ -6,7 +6,7 @@ Out: `Places`: numbered places, and which of them a thread was at when.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -38,6 +38,8 @@ class Places:
     known: tuple[Place, ...]
     tracks: dict[int, Owners]  # whose owners are numbers of places
     sources: Sources
+    thread: int = -1  # the one that trains
+    graph: tuple[int, ...] = ()  # those that run its graph: it waits for them at the line that asked for that
 
     def __bool__(self) -> bool:
         return bool(self.known)
@@ -49,6 +51,9 @@ class Places:
             asked = np.flatnonzero(track == number)
             if len(asked):
                 found[asked] = self.tracks[number].at(when[asked])
+        asked = np.flatnonzero((found < 0) & np.isin(track, self.graph))
+        if len(asked) and self.thread in self.tracks:
+            found[asked] = self.tracks[self.thread].at(when[asked])
         return found
 
     def line(self, number: int, operator: str = "") -> Line:
@@ -69,11 +74,14 @@ class Places:
         return self.line(most - 1, operator).site
 
 
-def places_of(recording: Recording, read: ReadSource = no_source) -> Places:
-    """The places of one process."""
+def places_of(
+    recording: Recording, read: ReadSource = no_source, thread: int = -1, graph: tuple[int, ...] = ()
+) -> Places:
+    """The places of one process, whose training thread and threads of the graph these are."""
     sources = Sources(read)
     if len(recording.python):
-        return _of_functions(recording.python, recording.names, sources)
+        found = _of_functions(recording.python, recording.names, sources)
+        return replace(found, thread=thread, graph=graph)
     return _of_stacks(recording, sources)
 
 

@@ -26,10 +26,9 @@ from profiler.analysis.measured import Measured
 from profiler.analysis.path_facts import CriticalPath, HostPart
 from profiler.analysis.places import Places
 from profiler.analysis.site import Site
-from profiler.analysis.trace import words
 from profiler.analysis.trace.host import Host
 from profiler.analysis.trace.lines import stage_intervals
-from profiler.analysis.trace.process import Process, named
+from profiler.analysis.trace.process import Process, graph_threads
 from profiler.record.trace.recording import Work
 from profiler.record.vocabulary import STAGE_ORDER
 
@@ -61,7 +60,7 @@ def critical_path(
     lengths = (ends - starts)[among]
     chosen = int(among[np.argmin(np.abs(lengths - np.median(lengths)))])
     window = (int(starts[chosen]), int(ends[chosen]))
-    engines = _engines(process)
+    engines = graph_threads(process)
     keys = np.column_stack((device.device, device.stream))
     stream = np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1) if len(keys) else np.empty(0, np.int64)
     queue = queue_of(device.start, device.end, stream, launches.start, launches.end, window)
@@ -69,14 +68,6 @@ def critical_path(
     path = _summed(process, host, moments, places, engines, pieces, queue.number, first + chosen)
     busy_ms = union(device.start, device.end).clip(*window).total / NS_PER_MS if len(device) else None
     return replace(path, device_busy_ms=busy_ms, of_device=pace is not None)
-
-
-def _engines(process: Process) -> list[int]:
-    """Threads other than the training thread that run its graph."""
-    operators = process.recording.operators
-    nodes = named(operators, process.recording.names, words.is_gradient)
-    found: list[int] = np.unique(operators.track[nodes & (operators.track != process.thread)]).tolist()
-    return found
 
 
 def _waits(process: Process, launches: Launches, threads: list[int], window: tuple[int, int]) -> Intervals:

@@ -34,7 +34,7 @@ from profiler.analysis.trace.exchanges import Exchanges, exchanges_of
 from profiler.analysis.trace.host import Host, read_host
 from profiler.analysis.trace.lines import stage_lines
 from profiler.analysis.trace.operators import operator_rows
-from profiler.analysis.trace.process import Process, training_process
+from profiler.analysis.trace.process import Process, graph_threads, training_process
 from profiler.analysis.trace.roofline import roofline
 from profiler.analysis.trace.settings import settings_of_trace
 from profiler.analysis.trace.used import used_device
@@ -66,7 +66,7 @@ def facts_of(
     own = process.recording
     launches = launches_of(own.device, own.calls, own.operators)
     host = read_host(process, launches)
-    places = places_of(own, read)
+    places = places_of(own, read, process.thread, tuple(graph_threads(process)))
     folded, moments = fold_thread(host.events, Said())
     measured = measured_steps(folded, noise.start_up)
     if measured is not None and not bool(measured.wall_ms().any()):
@@ -212,9 +212,8 @@ def _trace(process: Process, host: Host, unrecorded: bool) -> TraceFacts:
 
 _TAKEN_OUT = "most host events were taken out of the trace after it was recorded"
 _BEGINS = (
-    "the trace says which of your functions ran, not which lines of them: a line is shown where the function's source "
-    "was found and only one line of it calls what ran, else the one where the function begins (or stood when the "
-    "recording began)"
+    "the trace names your functions, not the lines that ran: shown is the one line of a function's source that calls "
+    "what ran, else where the function begins, or stood when the recording began"
 )
 _UNRECORDED = "the trace shows that an accelerator was in use, but holds no event of it"
 _NOT_IN_TRACES = {

@@ -18,6 +18,7 @@ from profiler.analysis.trace.host import Host
 from profiler.record.vocabulary import STAGE_ORDER
 
 MOST_LINES = 40  # of a stage
+_RECORDS = ("torch.profiler.", "torch.autograd.profiler.")
 _LEAST_SHARE = 0.001  # of a stage
 
 
@@ -60,7 +61,9 @@ def _ranked(places: Places, shares: np.ndarray, mean_ms: float) -> tuple[LineTim
         share = float(shares[number])
         if share < _LEAST_SHARE:
             break
-        line = places.line(number)
         called = places.known[number].called
+        if called.startswith(_RECORDS):
+            continue  # what the recording itself took is no line of the training's
+        line = places.line(number)
         lines.append(LineTime(line.site, called, 0, share, share * mean_ms, line.text, measured=True))
     return tuple(lines)

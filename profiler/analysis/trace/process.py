@@ -36,6 +36,14 @@ def named(events: HostEvents, names: tuple[str, ...], holds: Callable[[str], boo
     return found
 
 
+def graph_threads(process: Process) -> list[int]:
+    """Threads other than the training thread that run its graph."""
+    operators = process.recording.operators
+    nodes = named(operators, process.recording.names, words.is_gradient)
+    found: list[int] = np.unique(operators.track[nodes & (operators.track != process.thread)]).tolist()
+    return found
+
+
 def training_process(recording: Recording) -> Process:
     """The process with most of what a training leaves: marked steps, updates, gradients, operators."""
     recording = _with_ranges(recording)

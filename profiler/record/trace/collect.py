@@ -38,7 +38,7 @@ from profiler.record.trace.recording import (
     PythonCalls,
     Work,
 )
-from profiler.record.trace.shapes import Shapes, is_told
+from profiler.record.trace.shapes import Shapes, Told
 
 _RANGE = "user_annotation"
 _OPERATORS = ("cpu_op", "Operator", _RANGE)
@@ -106,6 +106,7 @@ class Collector:
         self._stacks = Stacks(self.names)
         self._users = Numbered()
         self.shapes = Shapes()
+        self._told = Told()
         self.tracks = Tracks()
         self.kept = 0
         self.damaged = 0  # without a time that can be believed
@@ -211,15 +212,12 @@ class Collector:
 
     def _given(self, events: list[Event], args: list[Args]) -> npt.NDArray[np.int32]:
         """Numbers of what operators were given."""
-        number = self.shapes.number
-        return np.fromiter(
-            (
-                number(str(event.name), arg.dims or arg.dims_2021, arg.types, arg.values) if is_told(event.name) else -1
-                for event, arg in zip(events, args, strict=True)
-            ),
-            dtype=np.int32,
-            count=len(events),
-        )
+        found = np.full(len(events), ABSENT, dtype=np.int32)
+        told = self._told
+        for at in [at for at, event in enumerate(events) if told[event.name]]:
+            arg = args[at]
+            found[at] = self.shapes.number(str(events[at].name), arg.dims or arg.dims_2021, arg.types, arg.values)
+        return found
 
     def _frames(self, stacks: list[Any]) -> npt.NDArray[np.int32]:
         """The user's frames in call stacks."""

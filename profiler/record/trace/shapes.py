@@ -7,7 +7,6 @@ Out: `Given`s, numbered: many calls share one. Kept for the operators whose work
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -43,10 +42,12 @@ class Given:
     values: tuple[Any, ...]  # None for those that are tensors, or not said
 
 
-@lru_cache(maxsize=4096)
-def is_told(name: object) -> bool:
-    """Whether an operator's work can be told by what it was given."""
-    return isinstance(name, str) and (name in _TOLD or name.startswith(ATTENTION))
+class Told(dict[Any, bool]):
+    """Whether an operator's work can be told by what it was given, by its name."""
+
+    def __missing__(self, name: object) -> bool:
+        told = self[name] = isinstance(name, str) and (name in _TOLD or name.startswith(ATTENTION))
+        return told
 
 
 class Shapes(dict[tuple[bytes, bytes, bytes], int]):
