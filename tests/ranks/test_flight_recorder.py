@@ -75,6 +75,15 @@ def test_nothing_hangs_where_all_is_done(tmp_path: Path) -> None:
     assert flight.hang_of(flight.read_all(done), 4) is None
 
 
+def test_what_is_done_on_another_rank_hangs_on_none(tmp_path: Path) -> None:
+    dumps = dict(HANGS)
+    dumps[2] = dump([entry(6), under_way(7, line=15)])  # dumped before it was marked as done
+    hang = flight.hang_of(flight.read_all(write(tmp_path, dumps)), 4)
+    assert hang is not None and (hang.sequence, hang.absent) == (8, (2,))
+    healthy = {0: dump([entry(7)]), 1: dump([under_way(7)])}
+    assert flight.hang_of(flight.read_all(write(tmp_path / "healthy", healthy)), 2) is None
+
+
 def test_a_rank_that_is_missed_in_one_group_and_stands_in_another_is_not_the_first_cause(tmp_path: Path) -> None:
     def pair(sequence: int, **changes: Any) -> dict[str, Any]:
         return under_way(sequence, process_group=("7", "tensor_parallel"), **changes)
@@ -134,12 +143,20 @@ def test_dumps_are_found_where_the_run_was_told_to_write_them_but_not_those_of_a
     folder = write(tmp_path / "dumps", HANGS)
     prefix = str(folder / "nccl_trace_rank_")
     written = (folder / "nccl_trace_rank_2").stat().st_mtime
-    assert flight.find([prefix], tmp_path, 2, written - 5) is not None
-    assert flight.find([prefix], tmp_path, 2, written + 5) is None
-    assert flight.find([prefix], tmp_path, 9, written - 5) is None
-    write(tmp_path / "run" / layout.FLIGHT_RECORDER, HANGS)
-    laid = flight.find([], tmp_path / "run", 2, written + 1e6)
-    assert laid is not None and laid.entries[-1].sequence == 7
+    assert flight.find([prefix], 2, written - 5) is not None
+    assert flight.find([prefix], 2, written + 5) is None
+    assert flight.find([prefix], 9, written - 5) is None
+    (folder / "nccl_trace_rank_2").write_bytes(b"\x80\x02damaged")
+    assert flight.find([prefix], 2, written - 5) is None
+
+
+def test_dumps_in_the_runs_folder_are_read_even_after_its_ranks_were_reduced(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [died(rank) for rank in job(4)])
+    laid = write(run / layout.FLIGHT_RECORDER, HANGS)
+    (laid / "nccl_trace_rank_3").write_bytes(b"damaged")
+    ranks = make_report(run).result.facts.ranks
+    assert ranks is not None and ranks.hang is not None and ranks.dumped == (0, 1, 2)
+    assert (ranks.hang.absent, ranks.hang.unknown) == ((2,), (3,))
 
 
 def test_the_report_is_made_with_dumps_of_a_folder(tmp_path: Path) -> None:
@@ -270,15 +287,18 @@ def test_a_dump_of_this_torch_is_read(tmp_path: Path) -> None:
         )
         for rank in range(2)
     ]
-    errors = [rank.communicate(timeout=90)[1] for rank in ranks]
+    errors = [rank.communicate(timeout=200)[1] for rank in ranks]
     assert (tmp_path / "dump_1").exists(), errors
+    found = {rank: flight.find([str(tmp_path / "dump_")], rank, 0.0) for rank in range(2)}
+    in_place = flight.hang_of({rank: record for rank, record in found.items() if record}, 2)
+    assert in_place is not None and 0.4 <= in_place.for_s < 60
     folder = tmp_path / "dumps"
     folder.mkdir()
     for rank in range(2):
         (tmp_path / f"dump_{rank}").rename(folder / f"dump_{rank}")
     hang = flight.hang_of(flight.read_all(folder), 2)
-    assert hang is not None
+    assert hang is not None and hang.for_s < 0.4  # a copy does not tell when it was written
     assert (hang.collective, hang.arrived, hang.absent, hang.sequence) == ("all_reduce", (0,), (1,), 6)
     lines = TRAINING.splitlines()
     assert lines[hang.sites["0"].line - 1].strip().startswith("work = ")
-    assert hang.sites["1"].file == str(script) and hang.for_s >= 0.4
+    assert hang.sites["1"].file == str(script)

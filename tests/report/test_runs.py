@@ -50,7 +50,7 @@ def recorded(reports, monkeypatch):
     """The raw record of the run "raw", read by a stand-in for the analysis."""
     (reports / "raw" / "rank-00000" / "123").mkdir(parents=True)
     build = types.ModuleType("profiler.analysis.build")
-    build.read_facts = lambda run_dir, rank=None: sample_result.data_bound().facts
+    build.read_facts = lambda run_dir, rank=None, dumps=None: sample_result.data_bound().facts
     monkeypatch.setitem(sys.modules, "profiler.analysis.build", build)
     return reports / "raw"
 

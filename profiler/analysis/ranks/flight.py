@@ -10,6 +10,7 @@ that number, and has not if its last number is smaller.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,22 +24,29 @@ from profiler.record.flight_recorder import Dump, Entry, Frame, dumps_in, read_d
 KEPT = 64  # entries of a rank
 _LIBRARY = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}", "/torch/", "/profiler/capture/", "<")
 _DTYPES = {"Float": "float32", "Half": "float16", "BFloat16": "bfloat16", "Double": "float64", "Long": "int64"}
+_TOGETHER = ("all", "reduce_scatter", "barrier")  # operations that end for nobody before the last rank has come
 Records = Mapping[int, FlightRecord]
 
 
-def find(prefixes: Sequence[str], run_dir: Path, rank: int, since_unix_s: float) -> FlightRecord | None:
-    """The rank's dump, where torch was told to write it or beside the run; None where none was written since."""
-    places = [Path(f"{prefix}{rank}") for prefix in prefixes]
-    laid = run_dir / layout.FLIGHT_RECORDER
-    if laid.is_dir():
-        places[:0] = [path for number, path in dumps_in(laid).items() if number == rank]
-    for path in places:
+def find(prefixes: Sequence[str], rank: int, since_unix_s: float) -> FlightRecord | None:
+    """The rank's dump where torch was told to write it; None where none was written since."""
+    for path in (Path(f"{prefix}{rank}") for prefix in prefixes):
         try:
-            if path.is_file() and (path.parent == laid or path.stat().st_mtime >= since_unix_s):
-                return record_of(read_dump(path))
+            if path.is_file() and path.stat().st_mtime >= since_unix_s:
+                return record_of(read_dump(path), in_place=True)
         except (OSError, ProfError):
             continue
     return None
+
+
+def laid_in(run_dir: Path) -> dict[int, FlightRecord]:
+    """Dumps that somebody laid into the run's folder; those that can't be read are left out."""
+    folder = run_dir / layout.FLIGHT_RECORDER
+    found = {}
+    for rank, path in dumps_in(folder).items() if folder.is_dir() else ():
+        with contextlib.suppress(ProfError):
+            found[rank] = record_of(read_dump(path))
+    return found
 
 
 def read_all(folder: Path) -> dict[int, FlightRecord]:
@@ -49,10 +57,14 @@ def read_all(folder: Path) -> dict[int, FlightRecord]:
     return found
 
 
-def record_of(dump: Dump) -> FlightRecord:
-    """What is kept of a dump: its last collectives."""
+def record_of(dump: Dump, in_place: bool = False) -> FlightRecord:
+    """What is kept of a dump: its last collectives.
+
+    When it was written only a file tells that still lies in its place; of a copy the last collective's time is taken.
+    """
     entries = tuple(_entry(each) for each in dump.entries if not each.point_to_point)
-    return FlightRecord(dump.version, dump.groups, entries[-KEPT:], dump.written_unix_s)
+    last = max((entry.created_unix_s for entry in entries), default=0.0)
+    return FlightRecord(dump.version, dump.groups, entries[-KEPT:], dump.written_unix_s if in_place else last)
 
 
 def _entry(entry: Entry) -> FlightEntry:
@@ -95,7 +107,8 @@ def hang_of(records: Records, world_size: int) -> Hang | None:
     """The collective that holds the job: not done on some rank; None where nothing is under way."""
     found = []
     for group in _groups(records):
-        under_way = {rank: _open(record, group) for rank, record in records.items()}
+        passed = _passed(records, group)
+        under_way = {rank: _open(record, group, passed) for rank, record in records.items()}
         waiting = {rank: entry for rank, entry in under_way.items() if entry is not None}
         if waiting:
             found.append(_stuck(records, group, waiting, world_size))
@@ -109,9 +122,24 @@ def _groups(records: Records) -> list[str]:
     return list(dict.fromkeys(entry.group for record in records.values() for entry in record.entries))
 
 
-def _open(record: FlightRecord, group: str) -> FlightEntry | None:
+def _passed(records: Records, group: str) -> int:
+    """The last collective of the group that is done on some rank and ends for all together: a dump may say so late."""
+    return max(
+        (
+            entry.sequence
+            for record in records.values()
+            for entry in record.entries
+            if entry.group == group and entry.done and entry.operation.lstrip("_").startswith(_TOGETHER)
+        ),
+        default=-1,
+    )
+
+
+def _open(record: FlightRecord, group: str, passed: int) -> FlightEntry | None:
     """The first collective of the group that is not done."""
-    return next((entry for entry in record.entries if entry.group == group and not entry.done), None)
+    return next(
+        (entry for entry in record.entries if entry.group == group and not entry.done and entry.sequence > passed), None
+    )
 
 
 def _stuck(records: Records, group: str, waiting: Mapping[int, FlightEntry], world_size: int) -> Hang:

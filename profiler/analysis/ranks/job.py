@@ -17,7 +17,7 @@ from profiler.analysis.facts import Facts
 from profiler.analysis.folded import Folded
 from profiler.analysis.rank_facts import RankFacts
 from profiler.analysis.ranks import kept
-from profiler.analysis.ranks.flight import read_all
+from profiler.analysis.ranks.flight import laid_in, read_all
 from profiler.analysis.ranks.merge import listed, merge
 from profiler.analysis.ranks.reduce import rank_facts
 from profiler.errors import ProfError
@@ -84,7 +84,9 @@ def read_job(
     unreadable = {number: why for number, why in unreadable.items() if number not in found}
     chosen, restarts = one_attempt(found)
     job = merge(
-        [rank for rank, _ in chosen.values()], read_all(dumps) if dumps is not None else None, tuple(unreadable)
+        [rank for rank, _ in chosen.values()],
+        read_all(dumps) if dumps is not None else laid_in(directories[0].parents[1]),
+        tuple(unreadable),
     )
     if job is None:
         return None

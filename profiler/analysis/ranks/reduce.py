@@ -85,12 +85,7 @@ def rank_facts(
         series=series(measured) if measured is not None else Series(),
         asynchronous=facts.machine.asynchronous,
         device_times=facts.machine.device_times,
-        flight=flight.find(
-            tuple(map(str, joined.get("flight_recorder") or ())),
-            process_dir.parents[1],
-            rank,
-            facts.run.started_unix_s,
-        ),
+        flight=flight.find(tuple(map(str, joined.get("flight_recorder") or ())), rank, facts.run.started_unix_s),
         restart=int(joined.get("restart") or 0),
     )
 

@@ -77,7 +77,7 @@ class Late:
         if not rank.also:
             return ""
         named = [
-            f"{each.rank} ({ms(each.late_ms)}{f', it {_DOES[each.cause.what]} longer' if each.cause else ''})"
+            f"{each.rank} ({ms(each.late_ms)}{f': it {_DOES[each.cause.what]} longer' if each.cause else ''})"
             for each in rank.also[:_MOST_NAMED]
         ]
         more = rank.also_count - len(named)
