@@ -50,17 +50,18 @@ def overhead_table() -> str:
 def ranks_table() -> str:
     """What seeing communication adds to a step."""
     rows = [
-        f"| {cost.case} | {cost.clock} | {cost.step_us:,.0f} µs | {cost.added} | {cost.beyond or ''} | {cost.control} |"
+        f"| {cost.case} | {cost.clock} | {cost.step_us:,.0f} µs | {cost.added} | {cost.control} | "
+        f"{cost.beyond or ''} | {cost.beyond_control or ''} |"
         for cost in ranks.run()
     ]
     return _table(
         "ranks",
         "Cost of seeing communication",
-        "On a rank that is alone in its group, short blocks with and without recording in turn; the control compares "
-        "blocks without. Medians over rounds, in brackets the interval that holds them 95 times of 100. *CPU* is the "
-        "training thread's own time, without that of programs that take the core meanwhile. Must: 15 µs beyond the "
-        "loop without a collective.",
-        ("loop", "time", "step", "recording adds", "beyond the loop without", "control"),
+        "On a rank that is alone in its group. *Adds*: short blocks with and without recording in turn; *beyond*: what "
+        "of it the hooks of communication cost, put in place and taken away from step to step. Controls compare like "
+        "with like. Medians, in brackets the interval that holds them 95 times of 100. *CPU* is the training "
+        "thread's own time, without that of programs that take the core meanwhile. Must: 15 µs beyond.",
+        ("loop", "time", "step", "recording adds", "control", "beyond a lone process", "control"),
         rows,
     )
 

@@ -3,10 +3,17 @@
 Three loops of about a millisecond take turns: the plain one, one with an all-reduce by hand, one under
 DistributedDataParallel. The group has one rank, so that no other rank is measured; what is recorded is the same.
 
-A round is, for each loop, a short block without recording, one with, one without. A block's figure is the median of
-its steps, once by the clock and once by the training thread's CPU time, in which other programs' turns on the core do
-not count. What recording adds is the block with it against the mean of the two without; the control is the second
-block without it against the first. Medians over rounds, with the interval of a bootstrap that holds 95 of 100 of them.
+Two figures, each once by the clock and once by the training thread's CPU time, in which other programs' turns on the
+core do not count (their use of its caches does):
+
+- *added*: what all recording adds. A short block without recording, one with, one without, and so on in turn; of a
+  block the step that a quarter are faster than, since other programs only ever make steps slower. The control is a
+  block without against the other one.
+- *beyond*: what a rank pays beyond a lone process. While recording goes on, the hooks of communication alone are put
+  in place and taken away from step to step: with, without, without, with, and the other way round. The control is the
+  same with the hooks in place throughout.
+
+Medians, with the interval of a bootstrap that holds 95 of 100 of them.
 """
 
 from __future__ import annotations
@@ -20,6 +27,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -31,9 +39,12 @@ from profiler.capture.install import begin, end
 from profiler.capture.session import CaptureConfig
 
 WARM_STEPS, STEPS = 24, 32  # of a block: past the search for root modules, and those that count
-ROUNDS = 80
+ROUNDS, LEAST_ROUNDS = 60, 6
+LIMIT_S = 90  # for all rounds but the least
+CYCLES = 500  # of four steps
 CLOCKS = {"wall": time.perf_counter_ns, "CPU": time.thread_time_ns}
 _LOOPS = {"no collective": "", "one all_reduce a step": "hand", "DistributedDataParallel": "DDP"}
+_HOOKS = {"hand": (dist, "all_reduce"), "DDP": (torch.autograd, "_engine_run_backward")}
 _RESAMPLED = 2000
 
 
@@ -58,12 +69,12 @@ class RankCost:
     step_us: float
     added: Estimate
     control: Estimate
-    beyond: Estimate | None  # what it adds beyond the plain loop; None for that one
-    rounds: int
+    beyond: Estimate | None  # of it, the hooks of communication; None where there are none
+    beyond_control: Estimate | None
 
 
 Step = Callable[[], None]
-Block = dict[str, float]  # by clock: the median step, µs
+Block = dict[str, float]  # by clock: the step, µs
 
 
 def training(reduce: str) -> Step:
@@ -87,7 +98,7 @@ def training(reduce: str) -> Step:
 
 
 def block(step: Step) -> Block:
-    """The median of the steps that count, by each clock."""
+    """The lower quartile of the steps that count, by each clock."""
     for _ in range(WARM_STEPS):
         step()
     gc.collect()
@@ -97,7 +108,7 @@ def block(step: Step) -> Block:
         step()
         for name, clock, start in zip(CLOCKS, CLOCKS.values(), began, strict=True):
             times[name].append(clock() - start)
-    return {name: statistics.median(each) / 1e3 for name, each in times.items()}
+    return {name: statistics.quantiles(each, n=4)[0] / 1e3 for name, each in times.items()}
 
 
 def recorded_block(step: Step, folder: Path) -> Block:
@@ -108,6 +119,37 @@ def recorded_block(step: Step, folder: Path) -> Block:
     assert session.active
     end(session)
     return found
+
+
+def in_turn(step: Step, owner: ModuleType, name: str, folder: Path) -> tuple[dict[str, Estimate], dict[str, Estimate]]:
+    """What that hook of communication adds to a step, by clock, and what the control says of that."""
+    (folder / "processes").mkdir(parents=True)
+    session = begin(CaptureConfig(folder, deep=False, late=True))
+    for _ in range(WARM_STEPS):
+        step()
+    hook = getattr(owner, name)
+    found = _exchanged(step, owner, name, hook, hook.__wrapped__), _exchanged(step, owner, name, hook, hook)
+    setattr(owner, name, hook)
+    assert session.active
+    end(session)
+    return found
+
+
+def _exchanged(step: Step, owner: ModuleType, name: str, one: object, other: object) -> dict[str, Estimate]:
+    """How much longer a step is with `one` than with `other`, by clock: they come in each order equally often."""
+    longer: dict[str, list[float]] = {clock: [] for clock in CLOCKS}
+    for cycle in range(CYCLES):
+        sums = dict.fromkeys(CLOCKS, 0)
+        first = 1 if cycle % 2 else -1
+        for sign in (first, -first, -first, first):
+            setattr(owner, name, one if sign > 0 else other)
+            began = [clock() for clock in CLOCKS.values()]
+            step()
+            for clock, read, start in zip(CLOCKS, CLOCKS.values(), began, strict=True):
+                sums[clock] += sign * (read() - start)
+        for clock, total_ns in sums.items():
+            longer[clock].append(total_ns / 2e3)
+    return {clock: estimate(values) for clock, values in longer.items()}
 
 
 def estimate(values: list[float]) -> Estimate:
@@ -130,28 +172,34 @@ def run(rounds: int = ROUNDS) -> Iterator[RankCost]:
     during: dict[str, list[Block]] = {case: [] for case in steps}
     after: dict[str, list[Block]] = {case: [] for case in steps}
     with tempfile.TemporaryDirectory() as folder:
+        until_s = time.monotonic() + LIMIT_S
         for number in range(rounds):
+            if number >= LEAST_ROUNDS and time.monotonic() > until_s:
+                break
             for place, (case, step) in enumerate(steps.items()):
                 before[case].append(block(step))
                 during[case].append(recorded_block(step, Path(folder) / f"{number}-{place}"))
                 after[case].append(block(step))
+        hooks = {
+            case: in_turn(steps[case], *_HOOKS[reduce], Path(folder) / reduce)
+            for case, reduce in _LOOPS.items()
+            if reduce
+        }
     dist.destroy_process_group()
     for clock in CLOCKS:
-        plain: list[float] = []
         for case in steps:
             first, second = ([each[clock] for each in side[case]] for side in (before, after))
             on = [each[clock] for each in during[case]]
             added = [with_us - (a + b) / 2 for with_us, a, b in zip(on, first, second, strict=True)]
-            plain = plain or added
-            more = [here - there for here, there in zip(added, plain, strict=True)]
+            beyond, control = hooks.get(case, (None, None))
             yield RankCost(
                 case=case,
                 clock=clock,
                 step_us=statistics.median(first + second),
                 added=estimate(added),
                 control=estimate([b - a for a, b in zip(first, second, strict=True)]),
-                beyond=estimate(more) if plain is not added else None,
-                rounds=rounds,
+                beyond=beyond[clock] if beyond else None,
+                beyond_control=control[clock] if control else None,
             )
 
 
@@ -159,6 +207,7 @@ if __name__ == "__main__":
     for cost in run(int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS):
         print(
             f"{cost.case}, {cost.clock} time: step {cost.step_us:.0f} µs, added {cost.added}, "
-            f"control {cost.control}, beyond the plain loop {cost.beyond or '-'}, {cost.rounds} rounds",
+            f"control {cost.control}; of it beyond a lone process {cost.beyond or '-'}, "
+            f"control {cost.beyond_control or '-'}",
             flush=True,
         )

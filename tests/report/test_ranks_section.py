@@ -53,6 +53,16 @@ def test_the_late_rank_is_shaded_and_stands_beside_the_typical_one():
     assert "Rank 2 comes last" in terminal_text(result)
 
 
+def test_parts_of_exposed_communication_make_up_the_whole():
+    facts = ranked(job(4)).facts
+    assert facts.ranks is not None
+    parts = replace(facts.ranks, exposed_ms=50.0, network_ms=9.0, waiting_ms=14.0)
+    said = " ".join(ranks_section(replace(facts, ranks=parts)).sentences).replace("\u202f", " ")
+    assert "9.00 ms transfer, 14.0 ms waiting for ranks that come later, 27.0 ms in exchanges" in said
+    whole = replace(parts, exposed_ms=23.1)
+    assert "in exchanges" not in " ".join(ranks_section(replace(facts, ranks=whole)).sentences)
+
+
 def test_of_many_ranks_those_that_stand_out_are_named_and_the_rest_is_a_distribution():
     section = ranks_section(ranked(job(300, late={200: ("other", 30.0)})).facts)
     assert section is not None and len(section.rows) <= MOST_OUTLIERS

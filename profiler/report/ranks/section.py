@@ -23,6 +23,7 @@ MOST_ALSO = 8
 _FULL_SHADE = 0.15  # of the step: a cell so far from the column's median has the full colour
 _STANDS_OUT = 4.0  # robust deviations from the median
 _STANDS_OUT_SHARE = 0.03  # and of the step
+_REST_SHARE = 0.1  # of exposed communication, neither transfer nor waiting, that has to be said
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,9 @@ def sentences(ranks: RanksFacts) -> tuple[str, ...]:
         )
         if ranks.network_ms is not None and ranks.waiting_ms is not None:
             text += f": {ms(ranks.network_ms)} transfer, {ms(ranks.waiting_ms)} waiting for ranks that come later"
+            rest_ms = ranks.exposed_ms - ranks.network_ms - ranks.waiting_ms
+            if rest_ms >= _REST_SHARE * ranks.exposed_ms:
+                text += f", {ms(rest_ms)} in exchanges that not all ranks end together, of which the two can't be told"
         said.append(text + ".")
     if ranks.hidden_ms:
         said.append(f"{ms(ranks.hidden_ms)} more run behind the backward pass.")
