@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from profiler.planner.architecture import Model
 from profiler.planner.calibration import Calibration
 from profiler.planner.layout import Layout, known_strategy
 from profiler.planner.quantity import bytes_text, digits
@@ -89,7 +90,10 @@ def _memory(request: Request, layout: Layout) -> list[str]:
         f"(ZeRO stage {known_strategy(request.strategy)}) over {int(layout.data)} replicas.",
     ]
     batch = f"micro-batch of {int(layout.micro_batch)}"
-    if model.counted is not None:
+    measured = model.source.startswith("measured by")
+    if measured and model.counted is not None:
+        said.append(f"Activations are what the run kept for backward, scaled by the samples of a {batch}.")
+    elif model.counted is not None:
         said.append(f"Activations were counted on the meta device at two batch sizes; {batch}.")
     elif model.shape is not None:
         attention = "flash attention keeps no score matrices" if layout.flash else "score matrices are kept (no flash)"
@@ -104,7 +108,7 @@ def _memory(request: Request, layout: Layout) -> list[str]:
         said.append(
             f"Global batch {int(layout.samples_per_step)}: {int(layout.data)} replicas x {int(layout.micro_batch)} x "
             f"{int(layout.micro_batches)} accumulated"
-            f"{' (from the published batch)' if model.global_batch else ''}."
+            f"{_batch_source(model)}."
         )
     device = request.device
     if device.reported_bytes > device.memory_bytes:
@@ -113,6 +117,12 @@ def _memory(request: Request, layout: Layout) -> list[str]:
             f"{bytes_text(device.reported_bytes)} that the driver reports."
         )
     return said
+
+
+def _batch_source(model: Model) -> str:
+    if model.source.startswith("measured by"):
+        return " (as the run had it)"
+    return " (from the published batch)" if model.global_batch else ""
 
 
 def _flops(request: Request, efficiency: Efficiency) -> list[str]:

@@ -244,7 +244,8 @@ def _device_ratios(calibration: Calibration, device: Device | None) -> tuple[flo
 
 def _format_ratio(calibration: Calibration, device: Device | None, precision: str | None) -> float:
     """The planned precision's peak over the run's, on the planned device; 1 where both or one is not known there."""
-    peaks = (device or calibration.device).peak_flops if device or calibration.device else {}
+    where = device or calibration.device
+    peaks = where.peak_flops if where is not None else {}
     new, old = known_precision(precision or calibration.precision).peak, known_precision(calibration.precision).peak
     return peaks[new] / peaks[old] if new in peaks and old in peaks else 1.0
 
@@ -355,8 +356,13 @@ def _hand_over_ms(run: Run) -> float:
     """What a batch costs the loop when it lies ready: the wait of a run whose workers kept up."""
     if not run.workers or run.batch_ms is None:
         return run.waited_ms if run.workers else 0.0
-    keeps_up = run.batch_ms / run.workers < 0.8 * (run.step_ms - run.waited_ms)
-    return run.waited_ms if keeps_up else 0.0
+    return run.waited_ms if _keeps_up(run) else 0.0
+
+
+def _keeps_up(run: Run) -> bool:
+    """Whether the workers have a batch ready before the loop asks for it."""
+    each = 0.0 if run.batch_ms is None or not run.workers else run.batch_ms / run.workers
+    return each * run.micro_batches < 0.8 * (run.step_ms - run.waited_ms)
 
 
 def _data_ms(run: Run, samples: float, workers: int | None) -> tuple[float, bool]:
@@ -365,6 +371,8 @@ def _data_ms(run: Run, samples: float, workers: int | None) -> tuple[float, bool
     if run.batch_ms is None or not run.loader_batch:
         return run.waited_ms * samples / float(run.batch or samples), not count
     work = run.batch_ms * samples / run.loader_batch
+    if run.workers and run.batch and not _keeps_up(run):  # a loop that waits shows the pace that workers really keep
+        work = max(work, run.step_ms * run.workers * samples / run.batch)
     if count:
         return work / count, False
     return (run.waited_ms * samples / float(run.batch or samples)) if not run.workers else work, True

@@ -110,7 +110,7 @@ def precision_of(settings: dict[str, Any], device: str) -> str:
     """The recipe that a run's settings show: autocast, a model in 16 bit, TF32 on a GPU, else fp32."""
     values = settings.get("values") or {}
     models = [each for each in settings.get("roots") or [] if not each.get("is_loss")]
-    largest = max(models, key=lambda each: each.get("parameters") or 0, default={})
+    largest: dict[str, Any] = max(models, key=lambda each: each.get("parameters") or 0, default={})
     weights = [str(each) for each in largest.get("dtypes") or []]
     if weights and all(each in ("bfloat16", "float16") for each in weights):
         return "bf16"

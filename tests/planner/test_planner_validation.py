@@ -37,12 +37,12 @@ def test_check_tells_a_stale_page(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_few_rows_miss_and_none_that_the_issue_of_trust_rests_on() -> None:
     missed = [row for _, row in ROWS if not row.holds]
-    assert len(missed) <= 6
+    assert len(missed) <= 8
     assert all(row.trust != "recalled" for _, row in ROWS if row.holds)
 
 
 @pytest.mark.parametrize("scheme", ["ZeRO-3", "PTD"])
 def test_every_row_of_megatrons_table_lies_within_five_percent(scheme: str) -> None:
     rows = [row for title, row in ROWS if "table 2" in title and row.what.startswith(scheme)]
-    assert len(rows) == 6
+    assert len(rows) == 6 and len([row for _, row in ROWS if row.what.startswith(f"by 8TP/nX: {scheme}")]) == 6
     assert max(abs(row.error) for row in rows) < 0.05

@@ -11,6 +11,7 @@ from profiler.planner.estimators import accelerate_bytes, deepspeed_zero2, deeps
 from profiler.planner.memory import zero_bytes_per_device
 from profiler.planner.plan import Request, make_plan
 from profiler.planner.quantity import GB, GIB, MIB
+from profiler.planner.states import known_optimizer, known_precision, optimizer_bytes
 from profiler.planner.validation.rows import Row, Section
 
 ZERO_GRID = {
@@ -36,7 +37,7 @@ DEEPSPEED_ZERO3 = (
 
 def sections() -> list[Section]:
     """All memory sections."""
-    return [_states(), _zero(), _deepspeed(), _accelerate(), _activations(), _parameters()]
+    return [_states(), _bytes_per_parameter(), _zero(), _deepspeed(), _accelerate(), _activations(), _parameters()]
 
 
 def _states() -> Section:
@@ -57,6 +58,32 @@ def _states() -> Section:
             Row("with gradients, fp32", 2800, (states + memory.gradients) / GB, "GB", 0.001, "computed"),
             Row("bf16-mixed, 16 bytes per parameter", 2800, all_mixed / GB, "GB", 0.001, "computed"),
         ),
+    )
+
+
+def _bytes_per_parameter() -> Section:
+    rows = []
+    for what, precision, optimizer, published, trust in (
+        ("bf16-mixed, AdamW: 2 + 2 + 12 (ZeRO's K = 12)", "bf16-mixed", "adamw", 16, "computed"),
+        ("the same with fp32 gradients", "bf16-mixed-fp32-grads", "adamw", 18, "source"),
+        ("fp32, Adam", "fp32", "adam", 16, "computed"),
+        ("autocast, AdamW: 4 + 4 + 8", "bf16-autocast", "adamw", 16, "computed"),
+        ("llm-foundry's rule of thumb, GB of a cluster for each 1e9 parameters", "bf16-mixed", "adamw", 16, "text"),
+    ):
+        recipe = known_precision(precision)
+        states = optimizer_bytes(known_optimizer(optimizer), recipe)
+        computed = recipe.weight_bytes + recipe.gradient_bytes + states
+        rows.append(Row(what, published, computed, "bytes", 0.001, trust))
+    eight = optimizer_bytes(known_optimizer("adam8bit"), known_precision("fp32"))
+    rows.append(Row("8-bit Adam, its states alone", 2, eight, "bytes", 0.001, "source"))
+    least = next(count for count in range(1, 100) if zero_bytes_per_device(175e9, 3, count) <= 80e9)
+    rows.append(
+        Row("GPT-3's states on 80 GB cards under ZeRO-3: the least number", 35, least, "cards", 0.001, "computed")
+    )
+    return Section(
+        "Bytes per parameter",
+        "Weights, gradients and optimizer states together; activations, buffers and the context come on top.",
+        tuple(rows),
     )
 
 
@@ -153,9 +180,17 @@ def _activations() -> Section:
     rows.append(
         Row(
             "Llama 3.1 8B, one layer at 32,768 tokens", 7, layer, "GiB", 0.1, "source",
-            "the measured 28 copies of the hidden state are Hugging Face's eager blocks, whose RMSNorm and rotary "
-            "embedding keep fp32 and rotated copies beside the inputs that the formula counts; count your script "
-            "instead",
+            "the published 7 GiB are 28 copies of the hidden state, the formula has 20.5. Counted on the meta device, "
+            "the block of Hugging Face's transformers 5.24 keeps 24.6: each of its two RMSNorms keeps its input in fp32 "
+            "and the normalised tensor, of which the formula has one copy in 16 bit. The other 3.4 were not found "
+            "there and stay unexplained; blocks that repeat the key-value heads would keep 1.5 of them. For such a "
+            "block let the script be counted",
+        )
+    )  # fmt: skip
+    rows.append(
+        Row(
+            "Llama 3.1 8B, its 32 layers at 32,768 tokens", 224, layer * llama.layers, "GiB", 0.1, "source",
+            "32 times the row above",
         )
     )  # fmt: skip
     checkpoints = float(activations.layer_bytes(long, micro_batch=1, recompute=activations.FULL)) * llama.layers / GIB

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from profiler.planner.activations import FULL
 from profiler.planner.architecture import Transformer, transformer, transformer_model
 from profiler.planner.catalogue import known_device, known_model
 from profiler.planner.efficiency import given_tflops
@@ -10,6 +11,8 @@ from profiler.planner.flops import (
     megatron_days,
     megatron_flops_per_step,
     model_flops_per_unit,
+    parameter_flops_per_token,
+    recompute_factor,
     selective_flops_per_step,
 )
 from profiler.planner.plan import Request, make_plan
@@ -76,6 +79,10 @@ def _one_device_years(device: str, tflops: float, tokens: float) -> tuple[float,
     return plan.time.years, plan.cost.usd
 
 
+def _gpt3_flops(parameters: float) -> float:
+    return parameter_flops_per_token(parameters, parameters) * 300e9 / 1e23
+
+
 def _gpt3() -> Section:
     years, usd = _one_device_years("v100", 28, 300e9)
     rtx = _one_device_years("rtx-8000", 15, 300e9)[0]
@@ -90,6 +97,8 @@ def _gpt3() -> Section:
             Row("V100 at 28 TFLOP/s, 300B tokens", 355, years, "years", 0.0029, "text"),
             Row("V100 at 28 TFLOP/s, 100B tokens", 118, fewer, "years", 0.01, "computed"),
             Row("RTX 8000 at 15 TFLOP/s, 300B tokens", 665, rtx, "years", 0.0031, "text"),
+            Row("FLOPs, 6ND at 175e9 and 300e9", 3.15, _gpt3_flops(175e9), "1e23", 0.001, "computed"),
+            Row("FLOPs, 6ND at 174.6e9 and 300e9", 3.14, _gpt3_flops(174.6e9), "1e23", 0.002, "text"),
             Row("its cost at $1.50 an hour", 4.6, usd / 1e6, "$M", 0.02, "text"),
         ),
     )
@@ -119,6 +128,10 @@ def _megatron_table() -> Section:
         rows.append(
             Row(f"{scheme}, {billions}B, {devices} devices at {tflops} TFLOP/s", days, computed, "days", 0.05, "source")
         )
+    for scheme, billions, devices, tflops, days in MEGATRON_TABLE:
+        short = megatron_days(billions * 1e9, 300e9, devices, tflops * 1e12)
+        what = f"by 8TP/nX: {scheme}, {billions}B, {devices} devices at {tflops} TFLOP/s"
+        rows.append(Row(what, days, short, "days", 0.05, "source"))
     return Section(
         "Megatron-LM's table 2: days for 300B tokens",
         "From 96·B·s·l·h²(1 + s/6h + V/16lh); the shorter 8TP/nX gives 1.4 to 4.3 % less, since it leaves "
@@ -162,10 +175,24 @@ def _palm() -> Section:
     model = known_model("palm-540b")
     assert model.shape is not None
     flops = 6 * model.parameters + attention_flops_per_token(model.shape)
+    mfu = 100 * 238.3e3 * flops / (6144 * 275e12)
+    factor = float(recompute_factor(model, FULL, attention=True))
     return Section(
         "PaLM 540B",
-        "6N + 12LHQT at 238.3k tokens/s (recalled) on 6,144 TPU v4.",
-        (Row("MFU", 46.2, 100 * 238.3e3 * flops / (6144 * 275e12), "%", 0.01, "text"),),
+        "6N + 12LHQT at 238.3k tokens/s (recalled) on 6,144 TPU v4; HFU with full recomputation.",
+        (
+            Row("MFU", 46.2, mfu, "%", 0.01, "text"),
+            Row(
+                "HFU, were all repeated",
+                57.8,
+                mfu * factor,
+                "%",
+                0.01,
+                "text",
+                "the published HFU is 1.25 times the MFU, as if three quarters of the forward pass were repeated; the "
+                "plan knows three kinds: none, that of attention, that of everything",
+            ),
+        ),
     )
 
 
@@ -190,10 +217,9 @@ def _llama() -> Section:
         mfu = 380 * own / A100
         computed = flops * tokens / (A100 * mfu) / HOUR_S
         apart = abs(computed / hours - 1) > 0.05
-        other = "higher" if computed > hours else "lower"
         why = (
-            f"it was trained at a {other} utilisation than the 65B, whose MFU is used for all four rows: a plan's "
-            "efficiency is a range for that reason"
+            f"its published hours imply an MFU of {100 * mfu * computed / hours:.1f} %: one run's utilisation is not "
+            "another's, and a plan's efficiency is a range for that reason"
             if apart
             else ""
         )
@@ -249,6 +275,9 @@ def _foundry() -> Section:
                 "source",
             )
         )
+        if (size, devices) == ("30b", 8):
+            hfu = 100 * rate * flops / (devices * peak) * float(recompute_factor(model, FULL, attention=True))
+            rows.append(Row(f"{size}, {sequence} tokens, {devices} x {card}, HFU", 50.82, hfu, "% HFU", 0.02, "source"))
     return Section(
         "llm-foundry's throughput table",
         "MFU from the published tokens per second and 6N + 12LHQT; peaks: A100 312, H100 989.5 TFLOP/s.",
@@ -283,9 +312,13 @@ def _small() -> Section:
 
 
 def _costs() -> Section:
+    implied = (21, 26, 34, 40, 43.5, 48)
     rows = tuple(
         Row(f"{row.model}, {row.days:g} days", row.published_usd / 1e3, row.computed_usd / 1e3, "$k", 0.15, "source")
         for row in cost_table()
+    ) + tuple(
+        Row(f"{row.model}, MFU that its days imply", share, 100 * row.implied_mfu, "%", 0.03, "computed")
+        for row, share in zip(cost_table(), implied, strict=True)
     )
     return Section(
         "Training costs of 2022, as the book's first chapter plots them",

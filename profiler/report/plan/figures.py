@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
 from typing import Any
 
 from profiler.planner.plan import Plan
@@ -76,7 +77,9 @@ def _time(plan: Plan, points: Sequence[Point]) -> Chart | None:
 
 def _growth(plan: Plan) -> Chart:
     model = plan.request.model
-    own = [Milestone(f"this plan: {model.name}", 2026.9, model.parameters, "parameters")] if model else []
+    today = date.today()
+    now = today.year + today.timetuple().tm_yday / 366
+    own = [Milestone(f"this plan: {model.name}", now, model.parameters, "parameters")] if model else []
     chart = _history(model_growth(), "parameters", BLUE)
     if own:
         chart.figure["data"].append(_dots(own, "this plan", VERMILLION, "star", 13))
@@ -97,7 +100,7 @@ def _history(milestones: Sequence[Milestone], title: str, colour: str) -> Chart:
     layout["yaxis"]["dtick"] = 1
     layout["xaxis"] |= {"type": "linear", "dtick": 2, "tickformat": "d"}
     years = [each.year for each in milestones]
-    layout["xaxis"]["range"] = [min(years) - 2.5, max(2027.5, max(years) + 1)]
+    layout["xaxis"]["range"] = [min(years) - 2.5, max(date.today().year + 1.5, max(years) + 1)]
     layout["margin"]["t"] = 26
     note = "Models of the catalogue by date of publication, from its own figures."
     return Chart({"data": [_dots(milestones, title, colour, "circle", 8)], "layout": layout}, note)

@@ -40,7 +40,7 @@ def print_plan(
     if others:
         console.print(f"\n[bold]Most useful change:[/] {escape(others[0].change)}")
         cells = [wording.alternative_cells(plan, other) for other in others]
-        console.print(_table("If one thing changed", ("change", "memory", "time", "cost"), cells))
+        console.print(_table("If something changed", ("change", "memory", "time", "cost"), cells))
     if findings is not None and findings.found:
         rows_found = [(layout_text(found.request), found.gives_up) for found in findings.found]
         title = f"Best layouts of {findings.candidates:,} tried, {findings.fitting:,} of which fit"

@@ -188,12 +188,19 @@ def term_rows(plan: Plan) -> list[tuple[str, str, str]]:
         return []
     rows = []
     for name, seconds in plan.time.terms_s.items():
-        if name == "data-loading" and plan.request.loader_samples_per_s is None:
+        if name == "data-loading" and not _loading_is_known(plan):
             rows.append(("data loading", "not measured", ""))
         elif seconds > 0:
             label = BOUND.get(name, name.replace("communication, hidden", "the network, hidden behind arithmetic"))
             rows.append((label, duration_text(seconds), f"{seconds / step:.0%}"))
     return rows
+
+
+def _loading_is_known(plan: Plan) -> bool:
+    """Whether a loader was measured: by --loader, or by a run that had one."""
+    calibration = plan.request.calibration
+    own = calibration is not None and calibration.base.workers is not None and plan.request.efficiency is None
+    return own or plan.request.loader_samples_per_s is not None
 
 
 def alternative_cells(plan: Plan, other: Alternative) -> tuple[str, str, str, str]:
