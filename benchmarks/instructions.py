@@ -26,7 +26,8 @@ CHILDREN = """
 import gc, os, sys, tempfile
 from pathlib import Path
 import torch
-from benchmarks.overhead import CASES, WARM_STEPS, training
+from benchmarks.overhead import CASES, training
+from benchmarks.turns import WARM_STEPS
 from profiler.capture.install import begin, end
 from profiler.capture.session import CaptureConfig
 

@@ -18,46 +18,31 @@ Medians, with the interval of a bootstrap that holds 95 of 100 of them.
 
 from __future__ import annotations
 
-import gc
 import socket
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from benchmarks.turns import CLOCKS, WARM_STEPS, Block, Estimate, Step, block, estimate, recorded_block
 from profiler.capture.install import begin, end
 from profiler.capture.session import CaptureConfig
 
-WARM_STEPS, STEPS = 24, 32  # of a block: past the search for root modules, and those that count
+STEPS = 32  # of a block, that count
 ROUNDS, LEAST_ROUNDS = 60, 6
 LIMIT_S = 90  # for all rounds but the least
 CYCLES = 500  # of four steps
-CLOCKS = {"wall": time.perf_counter_ns, "CPU": time.thread_time_ns}
 _LOOPS = {"no collective": "", "one all_reduce a step": "hand", "DistributedDataParallel": "DDP"}
 _HOOKS = {"hand": (dist, "all_reduce"), "DDP": (torch.autograd, "_engine_run_backward")}
-_RESAMPLED = 2000
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A median over rounds, in µs, and the interval that holds it."""
-
-    us: float
-    low_us: float
-    high_us: float
-
-    def __str__(self) -> str:
-        return f"{self.us:+.1f} µs ({self.low_us:+.1f} … {self.high_us:+.1f})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +56,6 @@ class RankCost:
     control: Estimate
     beyond: Estimate | None  # of it, the hooks of communication; None where there are none
     beyond_control: Estimate | None
-
-
-Step = Callable[[], None]
-Block = dict[str, float]  # by clock: the step, µs
 
 
 def training(reduce: str) -> Step:
@@ -95,30 +76,6 @@ def training(reduce: str) -> Step:
         optimizer.step()
 
     return step
-
-
-def block(step: Step) -> Block:
-    """The lower quartile of the steps that count, by each clock."""
-    for _ in range(WARM_STEPS):
-        step()
-    gc.collect()
-    times: dict[str, list[int]] = {name: [] for name in CLOCKS}
-    for _ in range(STEPS):
-        began = [clock() for clock in CLOCKS.values()]
-        step()
-        for name, clock, start in zip(CLOCKS, CLOCKS.values(), began, strict=True):
-            times[name].append(clock() - start)
-    return {name: statistics.quantiles(each, n=4)[0] / 1e3 for name, each in times.items()}
-
-
-def recorded_block(step: Step, folder: Path) -> Block:
-    """The same while recording."""
-    (folder / "processes").mkdir(parents=True)
-    session = begin(CaptureConfig(folder, deep=False, late=True))
-    found = block(step)
-    assert session.active
-    end(session)
-    return found
 
 
 def in_turn(step: Step, owner: ModuleType, name: str, folder: Path) -> tuple[dict[str, Estimate], dict[str, Estimate]]:
@@ -152,14 +109,6 @@ def _exchanged(step: Step, owner: ModuleType, name: str, one: object, other: obj
     return {clock: estimate(values) for clock, values in longer.items()}
 
 
-def estimate(values: list[float]) -> Estimate:
-    """The median, and the 95 % interval of medians of as many values drawn again."""
-    random = np.random.default_rng(0)
-    drawn = np.median(random.choice(values, (_RESAMPLED, len(values))), axis=1)
-    low, high = np.percentile(drawn, (2.5, 97.5))
-    return Estimate(statistics.median(values), float(low), float(high))
-
-
 def run(rounds: int = ROUNDS) -> Iterator[RankCost]:
     """All loops by both clocks."""
     torch.set_num_threads(1)
@@ -177,9 +126,9 @@ def run(rounds: int = ROUNDS) -> Iterator[RankCost]:
             if number >= LEAST_ROUNDS and time.monotonic() > until_s:
                 break
             for place, (case, step) in enumerate(steps.items()):
-                before[case].append(block(step))
-                during[case].append(recorded_block(step, Path(folder) / f"{number}-{place}"))
-                after[case].append(block(step))
+                before[case].append(block(step, STEPS))
+                during[case].append(recorded_block(step, STEPS, Path(folder) / f"{number}-{place}", late=True))
+                after[case].append(block(step, STEPS))
         hooks = {
             case: in_turn(steps[case], *_HOOKS[reduce], Path(folder) / reduce)
             for case, reduce in _LOOPS.items()
