@@ -106,6 +106,10 @@ def command(json_output: bool, html: Path | None, budget: float | None, **words:
     from profiler.report.plan.terminal import print_plan
 
     if budget is not None:
+        given = [name for name in ("script", "model", "config", "params", "runs") if words[name]]
+        if given or html is not None:
+            what = "--html draws a plan" if not given else "the model is given"
+            raise ProfError(f"--budget asks what model to train and only prints it, but {what}: leave one of them out.")
         _print_budget(budget, words, json_output)
         return
     plan = make_plan(request_of(Options(**words), Path.cwd()))

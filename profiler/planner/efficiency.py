@@ -15,6 +15,7 @@ from profiler.planner.architecture import Model
 from profiler.planner.catalogue import Device
 from profiler.planner.timing import Efficiency
 
+HIGHEST_PUBLISHED_MFU = 0.7
 SMALL_HIDDEN = 2048  # below it, matrices are too small to reach a device's range
 
 
@@ -25,7 +26,8 @@ def given_mfu(mfu: float) -> Efficiency:
         raise ProfError(
             f"--mfu {mfu:g} is absurd: model FLOPs utilisation lies between 0 and 1; published ones 0.2 to 0.6."
         )
-    return Efficiency("mfu", share, share, share, f"--mfu {share:.3g}")
+    doubt = "; absurdly high: published trainings reach 0.2 to 0.65" if share > HIGHEST_PUBLISHED_MFU else ""
+    return Efficiency("mfu", share, share, share, f"--mfu {share:.3g}{doubt}")
 
 
 def given_tflops(tflops: float, peak_flops: float | None) -> Efficiency:

@@ -119,6 +119,18 @@ def test_a_plan_that_does_not_fit_says_so_in_json_and_how_it_would() -> None:
     assert changed["memory"]["way_to_fit"] is None and not changed["time"]["if_it_fitted"]
 
 
+def test_an_mfu_that_nobody_reached_is_called_absurd() -> None:
+    told = {mfu: str(plan("--model", "gpt2", "--gpu", "h100", "--mfu", mfu)["assumptions"]) for mfu in ("0.5", "0.99")}
+    assert "absurdly high" in told["0.99"] and "absurd" not in told["0.5"]
+
+
+def test_a_measured_loader_is_shown_in_the_step(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path / "run", summary(wait_ms=50.0, workers=0, batch_ms=50.0))
+    text = CliRunner().invoke(command, ["--from", str(folder)], catch_exceptions=False).output
+    assert "data loading  50.0 ms" in text
+    assert "Activations are what the run kept" in " ".join(text.split())
+
+
 def test_a_data_loader_bounds_every_layout() -> None:
     value = plan("--model", "resnet50", "--gpu", "a100", "--gpus", "2", "--loader", "500")
     assert value["time"]["bound_by"] == "data-loading"
@@ -154,6 +166,8 @@ def test_a_budget_buys_a_chinchilla_optimal_model() -> None:
         (["--model", "gpt2", "--gpu", "v100", "--precision", "bf16-mixed"], "has no bf16 arithmetic"),
         (["--model", "resnet50", "--gpu", "h100", "--tp", "2", "--gpus", "2"], "not known"),
         (["--params", "1e30", "--gpu", "h100"], "absurd"),
+        (["--budget", "1e6", "--gpu", "h100", "--model", "gpt2"], "the model is given"),
+        (["--budget", "1e6", "--gpu", "h100", "--html", "page.html"], "draws a plan"),
         (["--model", "gpt2", "--gpu", "h100", "--lora-rank", "9999"], "absurd"),
         (["--model", "resnet50", "--gpu", "h100", "--dataset-size", "c4"], "number of samples in C4 is not"),
     ],

@@ -180,11 +180,11 @@ def _activations() -> Section:
     rows.append(
         Row(
             "Llama 3.1 8B, one layer at 32,768 tokens", 7, layer, "GiB", 0.1, "source",
-            "the published 7 GiB are 28 copies of the hidden state, the formula has 20.5. Counted on the meta device, "
-            "the block of Hugging Face's transformers 5.24 keeps 24.6: each of its two RMSNorms keeps its input in "
-            "fp32 and the normalised tensor, of which the formula has one copy in 16 bit. The other 3.4 were not found "
-            "there and stay unexplained; blocks that repeat the key-value heads would keep 1.5 of them. For such a "
-            "block let the script be counted",
+            "the published 7 GiB are 28 copies of the hidden state, the formula has 20.5. Counted on the meta "
+            "device, the block of Hugging Face's transformers 5.24 keeps 24.6: each of its two RMSNorms keeps its "
+            "input in fp32 and the normalised tensor, of which the formula has one copy in 16 bit. The other 3.4 "
+            "were not found there and stay unexplained; blocks that repeat the key-value heads would keep 1.5 of "
+            "them. For such a block let the script be counted",
         )
     )  # fmt: skip
     rows.append(
