@@ -83,10 +83,11 @@ def read_facts(run_dir: Path, rank: int | None = None, dumps: Path | None = None
     return _facts(run_dir, run_json or {}, processes, trainings, linecache.getline)
 
 
-def reduce_one(run_dir: Path, directory: Path) -> None:
-    """Reduce one rank, and keep what it comes to. Raises ProfError when it can't be read."""
+def reduce_one(run_dir: Path, directory: Path, over: bool = False) -> None:
+    """Reduce one rank, and keep what it comes to once it has ended, or `over` says so. Raises ProfError when it can't
+    be read."""
     read_one = _reader(run_dir, reader.read_json(run_dir / layout.RUN_JSON) or {}, reader.read_processes(run_dir))
-    reduced(directory, read_one)
+    reduced(directory, read_one, over)
 
 
 def reduce_ranks(run_dir: Path, host: str | None = None, rank: int | None = None) -> dict[Path, RankFacts]:

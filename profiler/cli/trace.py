@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from profiler.cli.engine import chosen_engine, engine_options
+
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
@@ -21,6 +23,7 @@ import click
     metavar="perfetto|chrome FILE",
     help="Write a typical and a slow step for a trace viewer.",
 )
+@engine_options
 def command(
     files: tuple[Path, ...],
     output: str | None,
@@ -29,6 +32,9 @@ def command(
     quiet: bool,
     as_json: bool,
     export: tuple[str, Path] | None,
+    engine: str | None,
+    scheduler: str | None,
+    workers: int | None,
 ) -> None:
     """Say where the time of a recorded training goes, and what holds it back.
 
@@ -40,6 +46,7 @@ def command(
     prof trace logs/my-run/ --open
     prof trace rank-*.json.gz --name slow-job
     prof trace huge.json.gz --export perfetto steps.json
+    prof trace /shared/traces/ --scheduler tcp://head:8786
     """
     from profiler.analysis.trace.many import trace_files
     from profiler.config import load_config
@@ -51,7 +58,8 @@ def command(
     base = Path(load_config(Path.cwd(), {"output": output}).output)
     run = trace_folder(base, name, label_of(files[0] if len(files) == 1 else found[0]))
     try:
-        report = make_trace_report(found, run)
+        with chosen_engine(engine, scheduler, workers) as spread:
+            report = make_trace_report(found, run, spread=spread)
     except BaseException:
         _leave_none_behind(run)
         raise

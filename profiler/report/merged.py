@@ -6,22 +6,31 @@ Out: a folder with what each rank was reduced to; its report is made like any ot
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from profiler.analysis.build import reduce_ranks
+from profiler.analysis.build import reduce_one, reduce_ranks
+from profiler.analysis.engine import Spread
 from profiler.analysis.ranks.kept import why_unreadable
+from profiler.analysis.ranks.spread import unreduced
 from profiler.errors import ProfError
 from profiler.record import layout, reader
 from profiler.record.run_folder import write_run_json
 
 
-def merge_runs(folders: Sequence[Path], output: Path) -> Path:
-    """Gather the ranks of all folders. Raises ProfError when two hold the same rank, or none holds any."""
+def merge_runs(folders: Sequence[Path], output: Path, spread: Spread | None = None) -> Path:
+    """Gather the ranks of all folders, those not reduced yet by `spread`.
+
+    Raises ProfError when two hold the same rank, or none holds any.
+    """
     if output.exists() and any(output.iterdir()) and output not in folders:
         raise ProfError(f"{output} is not empty: give another folder with --output.")
     found: dict[int, Path] = {}
+    if spread is not None:
+        places = [(folder, each) for folder in folders for each in unreduced(layout.process_directories(folder))]
+        spread(_reduce, [(folder.absolute(), each.absolute()) for folder, each in places])
     for folder in folders:
         ranks = reduce_ranks(folder)
         if not ranks:
@@ -41,6 +50,12 @@ def merge_runs(folders: Sequence[Path], output: Path) -> Path:
     about = reader.read_json(found[first].parents[1] / layout.RUN_JSON) or {}
     write_run_json(output, **{**about, "name": output.name, "merged_from": [str(folder) for folder in folders]})
     return output
+
+
+def _reduce(place: tuple[Path, Path]) -> None:
+    """Reduce one rank into its folder; what fails is told by whoever reads it."""
+    with contextlib.suppress(ProfError, OSError):
+        reduce_one(*place, over=True)
 
 
 def _take(directory: Path, target: Path) -> None:

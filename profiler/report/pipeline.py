@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from profiler.analysis.engine import Spread
 from profiler.analysis.facts import Facts
 from profiler.config import read_table
 from profiler.errors import ProfError
@@ -48,8 +49,10 @@ def make_report(
     return _write(facts, run_dir if rank is None or facts.ranks is None else rank_directory(run_dir, rank), html, cwd)
 
 
-def make_trace_report(files: Sequence[Path], run_dir: Path, *, html: bool = True, cwd: Path | None = None) -> Report:
-    """Analyse and judge recorded traces as a run is, and write the result into a folder.
+def make_trace_report(
+    files: Sequence[Path], run_dir: Path, *, html: bool = True, cwd: Path | None = None, spread: Spread | None = None
+) -> Report:
+    """Analyse and judge recorded traces as a run is, each reduced by `spread`, and write the result into a folder.
 
     Raises ProfError when none of the files can be read or the folder can't be written.
     """
@@ -58,7 +61,7 @@ def make_trace_report(files: Sequence[Path], run_dir: Path, *, html: bool = True
     gone = [file for file in files if not file.exists()]
     if gone and len(gone) == len(files):
         raise ProfError(f"{run_dir} was made from the trace {gone[0]}, which is no longer there: nothing to render.")
-    facts = read_traces(files)
+    facts = read_traces(files, spread)
     run = replace(facts.run, name=run_dir.name, command=("prof", "trace", *map(str, files)))
     return _write(replace(facts, run=run), run_dir, html, cwd)
 

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from generated import job
 from launching import HEAD, environment
 
+from profiler.analysis.engine import dask_cluster
 from profiler.analysis.ranks import kept
 from profiler.errors import ProfError
 from profiler.record import layout
@@ -89,6 +91,31 @@ def test_folders_of_two_hosts_are_brought_together(tmp_path: Path) -> None:
     ranks = summary(tmp_path / "whole")["ranks"]
     assert ranks["recorded"] == [0, 1] and ranks["late"]["rank"] == 1
     assert not list((tmp_path / "whole").rglob("*.tape"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("distributed") is None, reason="Dask is not installed: pip install 'trainprof[cluster]'")
+def test_ranks_that_a_cluster_reduces_are_the_same_bytes(tmp_path: Path) -> None:
+    attach_each(tmp_path, ("a", "b"))
+    for host in ("a", "b"):
+        for name in (layout.RANK_JSON, layout.FACTS_JSON):
+            for reduced in (tmp_path / host).rglob(name):
+                reduced.unlink()
+    hosts = [tmp_path / host / "run" for host in ("a", "b")]
+    copies = [shutil.copytree(host, tmp_path / "there" / host.parent.name / "run") for host in hosts]
+    merge_runs(hosts, tmp_path / "by-one")
+    with dask_cluster(None, workers=2) as spread:
+
+        def on_the_workers(function: Any, items: Any) -> Any:
+            answers = spread(function, items)
+            assert len(list((tmp_path / "there").rglob(layout.RANK_JSON))) == len(items) == 2
+            return answers
+
+        merge_runs(copies, tmp_path / "by-two", on_the_workers)
+    for name in (layout.RANK_JSON, layout.FACTS_JSON):
+        one = {path.parent.parent.name: path.read_bytes() for path in (tmp_path / "by-one").rglob(name)}
+        two = {path.parent.parent.name: path.read_bytes() for path in (tmp_path / "by-two").rglob(name)}
+        assert len(one) == 2 and one == two
 
 
 # the folders alone

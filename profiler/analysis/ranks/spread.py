@@ -29,13 +29,18 @@ _PATIENCE_S = 600
 
 def reduce_ahead(run_dir: Path, directories: Sequence[Path]) -> int:
     """Reduce what was not reduced yet, by processes of its own; how many. What fails is left to whoever reads it."""
-    waiting = [each for each in directories if kept.has_record(each) and kept.read_rank(each) is None]
-    segments = sum(len(paths) for each in waiting for paths in layout.tapes(each).values())
-    if len(waiting) < 2 or segments < SPREAD_SEGMENTS:
+    left = unreduced(directories)
+    segments = sum(len(paths) for each in left for paths in layout.tapes(each).values())
+    if len(left) < 2 or segments < SPREAD_SEGMENTS:
         return 0
-    with ThreadPoolExecutor(min(len(waiting), os.cpu_count() or 1, _MOST_PROCESSES)) as pool:
-        list(pool.map(_reduce_in_process, [run_dir] * len(waiting), waiting))
-    return len(waiting)
+    with ThreadPoolExecutor(min(len(left), os.cpu_count() or 1, _MOST_PROCESSES)) as pool:
+        list(pool.map(_reduce_in_process, [run_dir] * len(left), left))
+    return len(left)
+
+
+def unreduced(directories: Sequence[Path]) -> list[Path]:
+    """Those processes that left a record which was not reduced yet."""
+    return [each for each in directories if kept.has_record(each) and kept.read_rank(each) is None]
 
 
 def _reduce_in_process(run_dir: Path, directory: Path) -> None:
@@ -57,7 +62,8 @@ def main(arguments: Sequence[str]) -> None:
     """Reduce one rank."""
     from profiler.analysis.build import reduce_one
 
-    reduce_one(*map(Path, arguments))
+    run_dir, directory = map(Path, arguments)
+    reduce_one(run_dir, directory)
 
 
 if __name__ == "__main__":

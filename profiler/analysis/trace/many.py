@@ -14,6 +14,7 @@ from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
+from profiler.analysis.engine import Spread
 from profiler.analysis.facts import Facts, TraceFacts
 from profiler.analysis.trace.facts import Traced, facts_of
 from profiler.analysis.trace.ranks import agreed, late_rank, rank_row, with_clock
@@ -44,9 +45,12 @@ def trace_files(given: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def read_traces(files: Sequence[Path]) -> Facts:
-    """The facts of the lowest rank among these files. Raises ProfError where none of them can be read."""
-    found, failures = _reduced(files)
+def read_traces(files: Sequence[Path], spread: Spread | None = None) -> Facts:
+    """The facts of the lowest rank among these files. Raises ProfError where none of them can be read.
+
+    With `spread` each file is reduced there, without it by processes of this machine where that pays.
+    """
+    found, failures = _reduced(files, spread)
     if not found:
         raise failures[0]
     chosen = min(found, key=lambda traced: (traced.facts.steps is None, traced.rank is None, traced.rank or 0))
@@ -126,9 +130,11 @@ def reduce_file(path: Path) -> Traced | ProfError:
         return error
 
 
-def _reduced(files: Sequence[Path]) -> tuple[list[Traced], list[ProfError]]:
+def _reduced(files: Sequence[Path], spread: Spread | None) -> tuple[list[Traced], list[ProfError]]:
     answers: list[Traced | ProfError]
-    if len(files) > 1 and sum(path.stat().st_size for path in files) >= SPREAD_BYTES:
+    if spread is not None:
+        answers = spread(reduce_file, [path.absolute() for path in files])
+    elif len(files) > 1 and sum(path.stat().st_size for path in files) >= SPREAD_BYTES:
         workers = min(len(files), os.cpu_count() or 1, MOST_PROCESSES)
         try:
             with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
