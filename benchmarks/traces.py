@@ -3,6 +3,9 @@
 A large file is made by repeating the events of a real trace (from the folder that `PROF_TRACES` names, by default
 `../shared/traces`; a made one where there is none), shifted in time and renumbered. Each size is read in a
 process of its own, from the file to the facts, and says its seconds and its largest resident memory.
+
+`PROF_HTA` may name a Python in which HolisticTraceAnalysis is installed: it then reads the same files, and makes its
+temporal, kernel and overlap breakdowns of them.
 """
 
 from __future__ import annotations
@@ -21,21 +24,37 @@ from profiler.record.trace.stream import Source
 
 TRACE = "a100_6steps_nccl.json.gz"
 SIZES_MB = (50, 200, 1000)
+_SMALL = 500_000  # packed bytes, below which nothing but the start is measured
 _READ = """
 import json, sys, time
 from pathlib import Path
 began = time.perf_counter()
 from profiler.analysis.trace.facts import facts_of
 from profiler.record.trace.read import read_trace
-imported = time.perf_counter()
+imported, cpu = time.perf_counter(), time.process_time()
 recording = read_trace(Path(sys.argv[1]))
 read = time.perf_counter()
 facts = facts_of(recording).facts
-done = time.perf_counter()
+done, cpu = time.perf_counter(), time.process_time() - cpu
 status = open("/proc/self/status").read()  # the peak of this process: ru_maxrss counts its parent's, too
 rss = int(status.split("VmHWM:")[1].split()[0]) / 1024
-print(json.dumps({"import": imported - began, "read": read - imported, "facts": done - read, "rss": rss,
+print(json.dumps({"import": imported - began, "read": read - imported, "facts": done - read, "cpu": cpu, "rss": rss,
                   "kernels": facts.device.kernel_count, "steps": facts.steps.count}))
+"""
+
+
+_HTA = """
+import json, logging, os, resource, sys, time
+logging.disable(logging.CRITICAL)
+from hta.trace_analysis import TraceAnalysis
+began, cpu = time.perf_counter(), time.process_time()
+analysis = TraceAnalysis(trace_files={0: sys.argv[1]}, trace_dir=os.path.dirname(sys.argv[1]))
+analysis.get_temporal_breakdown(visualize=False)
+analysis.get_gpu_kernel_breakdown(visualize=False)
+analysis.get_comm_comp_overlap(visualize=False)
+children = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(json.dumps({"wall": time.perf_counter() - began,
+                  "cpu": time.process_time() - cpu + children.ru_utime + children.ru_stime}))
 """
 
 
@@ -43,12 +62,16 @@ print(json.dumps({"import": imported - began, "read": read - imported, "facts": 
 class Speed:
     """One file."""
 
+    name: str
     size_mb: float
     packed: bool
     read_s: float
     facts_s: float
     rss_mb: float
     steps: int
+    cpu_s: float  # of this process; on a shared machine the steadier figure
+    hta_s: float | None  # HolisticTraceAnalysis; None: not asked for
+    hta_cpu_s: float | None
 
     @property
     def mb_per_s(self) -> float:
@@ -57,9 +80,10 @@ class Speed:
 
 
 def run(sizes_mb: tuple[int, ...] = SIZES_MB) -> list[Speed]:
-    """Measure each size."""
+    """Measure each recorded trace of some size, and each made size."""
     with tempfile.TemporaryDirectory() as folder:
-        return [measure(repeated(Path(folder) / f"{size}.json", size * 1_000_000)) for size in sizes_mb]
+        recorded = [measure(path) for path in sorted(_folder().glob("*.json.gz")) if path.stat().st_size > _SMALL]
+        return recorded + [measure(repeated(Path(folder) / f"{size}.json", size * 1_000_000)) for size in sizes_mb]
 
 
 def measure(path: Path) -> Speed:
@@ -69,7 +93,32 @@ def measure(path: Path) -> Speed:
     )
     found = json.loads(result.stdout.splitlines()[-1])
     size = sum(map(len, Source(path))) / 1e6
-    return Speed(size, path.suffix == ".gz", found["read"], found["facts"], found["rss"], found["steps"])
+    hta = _by_hta(path)
+    return Speed(
+        name=path.name if path.parent == _folder() else "made",
+        size_mb=size,
+        packed=path.suffix == ".gz",
+        read_s=found["read"],
+        facts_s=found["facts"],
+        rss_mb=found["rss"],
+        steps=found["steps"],
+        cpu_s=found["cpu"],
+        hta_s=hta.get("wall"),
+        hta_cpu_s=hta.get("cpu"),
+    )
+
+
+def _by_hta(path: Path) -> dict[str, float]:
+    """What HolisticTraceAnalysis needs for the file; {} where it is not at hand, or can't read it."""
+    python = os.environ.get("PROF_HTA")
+    if python is None:
+        return {}
+    plain = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    result = subprocess.run([python, "-c", _HTA, str(path)], capture_output=True, text=True, env=plain)
+    if result.returncode:
+        return {}
+    found: dict[str, float] = json.loads(result.stdout.splitlines()[-1])
+    return found
 
 
 def repeated(path: Path, size: int) -> Path:
@@ -106,9 +155,12 @@ def _copies(events: list[dict[str, Any]], length: float) -> Iterator[str]:
         yield ",\n".join(map(json.dumps, events))
 
 
+def _folder() -> Path:
+    return Path(os.environ.get("PROF_TRACES") or Path(__file__).parents[2] / "shared" / "traces")
+
+
 def _real() -> dict[str, Any]:
-    folder = Path(os.environ.get("PROF_TRACES") or Path(__file__).parents[2] / "shared" / "traces")
-    path = folder / TRACE
+    path = _folder() / TRACE
     if path.exists():
         document = json.loads(b"".join(Source(path)))
     else:
