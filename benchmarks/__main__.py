@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import accuracy, ending, gains, instructions, many_ranks, overhead, ranks, startup, traces
+from benchmarks import accuracy, ending, gains, many_ranks, overhead, ranks, startup, traces
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 
@@ -43,28 +43,6 @@ def overhead_table() -> str:
         "looks and the record's way to the disk. *CPU* is the training thread's own time, without that of programs "
         "that take the core meanwhile. Aim: 10 µs a step, and 1.01× at a step of about 1 ms.",
         ("loop", "of", "time", "step", "recording adds", "ratio", "control"),
-        rows,
-    )
-
-
-def instructions_table() -> str:
-    """What recording adds to a step, counted."""
-    try:
-        counts = list(instructions.run(tuple(overhead.CASES)))
-    except RuntimeError as error:
-        return f"## The same, counted\n\nNot measured: {error}.\n"
-    rows = [
-        f"| {count.case} | {count.instructions:,.0f} | {count.added:+,.0f} ({count.added / count.instructions:.2%}) | "
-        f"{count.control:+,.0f} | {count.ratio:.4f}× |"
-        for count in counts
-    ]
-    return _table(
-        "instructions",
-        "The same, counted",
-        "Instructions of a step on all threads, under valgrind's cachegrind: what no other program can disturb. The "
-        "control is a second count without recording. *Cycles*: instructions, 10 for each miss of the first cache and "
-        "100 for each of the last, as callgrind estimates them; with recording over without.",
-        ("loop", "a step", "recording adds", "control", "cycles"),
         rows,
     )
 
@@ -206,7 +184,6 @@ def traces_table() -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "overhead": overhead_table,
-    "instructions": instructions_table,
     "ranks": ranks_table,
     "many_ranks": many_ranks_table,
     "accuracy": accuracy_table,
