@@ -96,8 +96,9 @@ class _Model(torch.nn.Module):
         return torch.nn.functional.scaled_dot_product_attention(query, key, value) @ value.transpose(-1, -2)
 
 
-def test_operations_agree_with_torchs_own_counter(tmp_path: Path) -> None:
+def test_operations_agree_with_torchs_own_counter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Forward and backward of convolutions, products and attention; the counter looks at operators as they run."""
+    monkeypatch.setenv("KINETO_LOG_LEVEL", "99")  # read once a process: later tests ask what is written to stderr
     model, images = _Model(), torch.randn(4, 3, 16, 16)
     with FlopCounterMode(display=False) as counter:
         model(images).sum().backward()

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from packing import unpack
+from packing import ON_GPU, unpack
 
 from profiler.analysis.build import read_facts
 
 
 @pytest.mark.parametrize("name", ["healthy_gpt_bf16", "full_float32", "healthy_images"])
 def test_operators_of_an_h200_stay_below_its_roof_and_come_near_it(name: str, tmp_path: Path) -> None:
-    found = read_facts(unpack(name, tmp_path))
+    found = read_facts(unpack(ON_GPU, name, tmp_path))
     roofline, path = found.roofline, found.critical_path
     assert roofline is not None and roofline.peaks is not None and path is not None
     assert roofline.peaks.source == "datasheet of NVIDIA H200 SXM 141 GB"
@@ -28,7 +28,7 @@ def test_operators_of_an_h200_stay_below_its_roof_and_come_near_it(name: str, tm
 
 def test_operations_by_shape_are_those_that_the_run_counted(tmp_path: Path) -> None:
     """All its products are among the rows that take longest."""
-    found = read_facts(unpack("full_float32", tmp_path))
+    found = read_facts(unpack(ON_GPU, "full_float32", tmp_path))
     assert found.roofline is not None and found.arithmetic is not None and found.device is not None
     steps = len(found.device.steps)
     told = sum((row.flops or 0.0) * row.count for row in found.roofline.rows) / steps
