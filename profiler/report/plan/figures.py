@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import date
 from typing import Any
@@ -46,6 +47,7 @@ def _memory(plan: Plan, points: Sequence[Point]) -> Chart | None:
             data.append(_line(strategy, [x for x, _ in pairs], [y / 1e9 for _, y in pairs], strategy, "GB"))
     capacity = plan.request.device.memory_bytes / 1e9
     layout = _layout("devices", "GB per device, high estimate", log_y=True)
+    _mark(layout, [value for trace in data for value in trace["y"]], [point.devices for point in known])
     layout["shapes"] = [_rule("y", capacity)]
     layout["annotations"] = [_note(f"{plan.request.device.name}: {bytes_text(capacity * 1e9)}", capacity)]
     highs = [value for point in known for value in point.high_bytes.values() if value is not None]
@@ -64,6 +66,7 @@ def _time(plan: Plan, points: Sequence[Point]) -> Chart | None:
         data = [_line("days", [each.devices for each in timed], [each.days for each in timed], "zero3", "days")]
         ideal = [timed[0].days * timed[0].devices / each.devices for each in timed if timed[0].days is not None]
         data.append(_ideal([each.devices for each in timed], ideal))
+        _mark(layout, [each.days for each in timed if each.days is not None] + ideal, [each.devices for each in timed])
         return Chart(
             {"data": data, "layout": layout},
             "The dashed line is what the first point would give if devices cost no communication.",
@@ -71,6 +74,8 @@ def _time(plan: Plan, points: Sequence[Point]) -> Chart | None:
     if len(stepped) >= 2:
         layout["yaxis"]["title"]["text"] = "seconds a step"
         data = [_line("step", [each.devices for each in stepped], [each.step_s for each in stepped], "zero3", "s")]
+        steps_s = [each.step_s for each in stepped if each.step_s is not None]
+        _mark(layout, steps_s, [each.devices for each in stepped])
         return Chart({"data": data, "layout": layout}, "The global batch grows with the devices where none was given.")
     return None
 
@@ -156,12 +161,20 @@ def _rule(axis: str, at: float) -> dict[str, Any]:
 
 
 def _note(text: str, at: float) -> dict[str, Any]:
-    import math
-
     return {
         "text": label_text(text), "xref": "paper", "x": 0.01, "xanchor": "left", "yref": "y", "y": math.log10(at),
         "yanchor": "bottom", "showarrow": False, "font": {"size": 11},
     }  # fmt: skip
+
+
+def _mark(layout: dict[str, Any], values: Sequence[float], devices: Sequence[int]) -> None:
+    """Ticks in full at 1, 2 and 5 of each power of ten, where the library would write their first digits alone."""
+    low, high = min(values) / 2, max(values) * 2
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
+    for axis, marks in (("yaxis", [tick for tick in ticks if low <= tick <= high]), ("xaxis", sorted(set(devices)))):
+        shown = {"tickmode": "array", "tickvals": marks, "ticktext": [f"{mark:,.10g}" for mark in marks]}
+        layout[axis] |= shown
 
 
 def _layout(x_title: str, y_title: str, *, log_y: bool) -> dict[str, Any]:
