@@ -101,7 +101,8 @@ def test_its_report_is_rendered_again_while_the_trace_is_there(trace: Path, tmp_
     prof("trace", trace, "--quiet")
     (tmp_path / "reports" / "worker0" / "report.html").unlink()
     prof("report", "worker0", "--quiet")
-    assert (tmp_path / "reports" / "worker0" / "report.html").exists()
+    page = (tmp_path / "reports" / "worker0" / "report.html").read_text()
+    assert "Operators of the recorded steps" in page and "deep window" not in page
     assert "worker0" in prof("list").output
     trace.unlink()
     with pytest.raises(ProfError, match="made from the trace"):
