@@ -68,7 +68,8 @@ def _scrubbed(text: str, run: Path, name: str) -> str:
     ran = [argument for argument in told["command"] if Path(argument).name.startswith(name.split("-")[0])]
     text = text.replace(str(Path(ran[-1]).parent), TOKEN).replace(str(told["script"]), f"{TOKEN}/{Path(ran[-1]).name}")
     text = PROGRAMS.sub("", PYTHON.sub("/python", HOST.sub(r'\1"host"', text)))
-    return text.replace(str(CHECKOUT), "/checkout").replace(f'"{told.get("cwd") or TOKEN}', '"/runs')
+    text = text.replace(str(CHECKOUT), "/checkout").replace(f'"{Path.home()}/', '"/home/')
+    return text.replace(f'"{told.get("cwd") or TOKEN}', '"/runs')
 
 
 if __name__ == "__main__":
