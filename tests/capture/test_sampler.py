@@ -290,7 +290,8 @@ def test_a_workers_items_are_seen_and_its_waiting_is_not(tmp_path: Path) -> None
             pass
     [stream] = [name for name in tapes(session.folder()) if name.startswith("wsampler-")]
     seen = samples(session, stream)
-    assert {function for function, _ in seen} <= {"pure_python", "__getitem__"}
+    seeding = {note["function"] for note in notes(session, "site") if "/numpy/" in note["file"]}  # torch does, once
+    assert {function for function, _ in seen} - seeding <= {"pure_python", "__getitem__"}
     assert sum(seen.values()) > 5
     assert min(readings(session, stream)[Name.RSS_BYTES]) > 0
 
