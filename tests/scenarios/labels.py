@@ -13,7 +13,7 @@ A header is the script's docstring: a first sentence, then lines of `Word: value
     Span:    a span of the run, and the least share of the run that it takes
     Ranks:   it runs on so many ranks, under torchrun
     Cores:   it needs so many, where not one
-    Live:    "yes": every run of the tests runs it; of the others these judge recordings (tests/recorded)
+    Live:    "yes": every run of the tests runs it; of the others they judge recordings alone (tests/recorded)
     Cured:   how the twin differs; the script then takes --cured
 """
 
