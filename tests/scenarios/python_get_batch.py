@@ -24,13 +24,12 @@ random.seed(0)
 torch.set_num_threads(1)
 
 text = [random.randrange(VOCABULARY) for _ in range(200_000)]
-tokens = torch.tensor(text)
+windows_of_all = torch.tensor(text).unfold(0, CONTEXT, 1)
 
 
 def get_batch() -> tuple[torch.Tensor, torch.Tensor]:
     if args.cured:
-        starts = torch.randint(len(tokens) - CONTEXT, (BATCH,))
-        windows = tokens[starts[:, None] + torch.arange(CONTEXT)]
+        windows = windows_of_all[torch.randint(len(windows_of_all), (BATCH,))]
         return windows[:, :-1], windows[:, -1]
     starts = [random.randrange(len(text) - CONTEXT) for _ in range(BATCH)]
     windows = torch.tensor([[text[start + place] for place in range(CONTEXT)] for start in starts])
