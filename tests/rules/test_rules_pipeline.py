@@ -38,8 +38,8 @@ def test_few_micro_batches_are_named_with_what_the_schedule_makes_ranks_stand_st
     found = PipelineBubble().check(piped((57.0, 56.0, 57.0, 57.0), 4))  # 3 of 7 parts of the step
     assert isinstance(found, Finding)
     assert found.evidence["idle_ms"] == pytest.approx(57.0 * 3 / 4)
-    assert (found.fix.file, found.fix.line) == (TRAIN, 30) and "16" in found.fix.summary
-    assert found.gain is not None and found.gain.step_ms_low == pytest.approx(100 - 0.75 * 57.0 * 3 / 4)
+    assert (found.fix.file, found.fix.line) == (TRAIN, 30) and "into 8 micro" in found.fix.summary
+    assert found.gain is not None and found.gain.step_ms_low == pytest.approx(100 - 0.5 * 57.0 * 3 / 4)
     assert PipelineBubble().check(piped((84.0,) * 4, 32)) is None
 
 

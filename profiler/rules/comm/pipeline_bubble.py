@@ -8,7 +8,7 @@ from profiler.rules.comm.pipeline import Pipeline, pipeline
 from profiler.rules.evidence import worth
 from profiler.rules.phrases import counted, ms, percent
 
-_MORE = 4  # times as many micro-batches
+_MORE = 2  # times as many micro-batches
 
 
 class PipelineBubble(Rule):
@@ -28,8 +28,8 @@ class PipelineBubble(Rule):
     More micro-batches per step; with several stages on each rank, an interleaved schedule.
 
     ## Gain
-    With four times the micro-batches three quarters of it: 30 % to 75 %, since smaller micro-batches compute less
-    efficiently.
+    With twice the micro-batches half of it: 30 % to 50 %, since smaller micro-batches compute less efficiently and each
+    is handed on by itself. What is left is judged again by the next run.
 
     ## Reference
     GPipe: Efficient Training of Giant Neural Networks using Pipeline Parallelism (Huang et al., NeurIPS 2019), section
