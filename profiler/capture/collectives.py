@@ -17,7 +17,7 @@ from torch import distributed
 
 from ..record.vocabulary import COLLECTIVES, Communication, Flag, Kind, Name, code
 from .session import Session
-from .traffic import ASYNCHRONOUS, BLOCKED, BYTES, CALLS, NOBODY, Traffic, took
+from .traffic import ASYNCHRONOUS, BLOCKED, BYTES, CALLS, NOBODY, Pending, Traffic, took
 
 _is_compiling = torch.compiler.is_compiling
 _ANY = code(Kind.PUSH, Name.COMMUNICATION)
@@ -69,7 +69,12 @@ def install(session: Session, traffic: Traffic) -> None:
 
 def install_waits(session: Session, traffic: Traffic) -> None:
     """Wrap `Work.wait`; every kind of Work inherits it."""
-    session.patches.replace(distributed.Work, "wait", _timed_wait(session, traffic, distributed.Work.wait))
+    pending = traffic.pending
+
+    def known(arguments: tuple[Any, ...]) -> Pending | None:
+        return pending.pop(id(arguments[0]), None)
+
+    session.patches.replace(distributed.Work, "wait", timed_wait(session, traffic, distributed.Work.wait, known))
 
 
 def message(value: Any) -> tuple[Any, int]:
@@ -155,21 +160,26 @@ def timed_collective(session: Session, traffic: Traffic, original: Any, kind: in
     return collective
 
 
-def _timed_wait(session: Session, traffic: Traffic, original: Any) -> Callable[..., Any]:
+def timed_wait(
+    session: Session, traffic: Traffic, original: Any, known: Callable[[tuple[Any, ...]], Pending | None]
+) -> Callable[..., Any]:
+    """`original`, recorded as a wait for what its arguments are `known` to stand for."""
     record, clock = session.record, session.clock
-    pending = traffic.pending
     unknown_push, unknown_pop, raised = codes_of(Communication.WAIT, 0)
 
     @functools.wraps(original)
-    def wait(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def wait(*args: Any, **kwargs: Any) -> Any:
         if traffic.inside or (session.guarded and _is_compiling()) or get_ident() != session.owner:
-            return original(self, *args, **kwargs)
-        known = pending.pop(id(self), None)
-        push, pop, row = known or (unknown_push, unknown_pop, None)
-        began_ns = clock()
-        record((push, began_ns))
+            return original(*args, **kwargs)
         try:
-            result = original(self, *args, **kwargs)
+            push, pop, row = known(args) or (unknown_push, unknown_pop, None)
+            began_ns = clock()
+            record((push, began_ns))
+        except Exception as error:
+            session.fail("communication", error)
+            return original(*args, **kwargs)
+        try:
+            result = original(*args, **kwargs)
         except BaseException:
             session.write_safely(raised, "communication")
             raise

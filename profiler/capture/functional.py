@@ -15,9 +15,9 @@ import torch
 from torch import distributed
 
 from ..record.vocabulary import COLLECTIVES, Communication
-from .collectives import codes_of, message
+from .collectives import codes_of, message, timed_wait
 from .session import Session
-from .traffic import ASYNCHRONOUS, BLOCKED, BYTES, CALLS, Pending, Traffic
+from .traffic import ASYNCHRONOUS, BYTES, CALLS, Pending, Traffic
 
 _is_compiling = torch.compiler.is_compiling
 _MOST_MESHES = 64
@@ -78,6 +78,12 @@ class _Calls:
             return given
         return torch._C._distributed_c10d._resolve_process_group(self.module._resolve_group_name(given))
 
+    def waited_for(self, arguments: tuple[Any, ...]) -> Pending | None:
+        """What a wait for a tensor is recorded as: it comes at the first use of the tensor, or within the call."""
+        if self.tensors and arguments and type(arguments[0]) is torch.Tensor:
+            return self.tensors.pop(arguments[0].data_ptr(), self.under_way)
+        return self.under_way
+
     def left(self, result: Any, pending: Pending) -> None:
         """Remember tensors that have yet to be waited for."""
         if isinstance(result, self.module.AsyncCollectiveTensor):
@@ -91,7 +97,7 @@ class _Calls:
 def install(session: Session, traffic: Traffic, module: Any) -> None:
     """Wrap the functions of `torch.distributed._functional_collectives`, and the wait that all of them end in."""
     calls = _Calls(session, traffic, module)
-    session.patches.replace(module, "wait_tensor", _timed_wait(session, calls, module.wait_tensor))
+    session.patches.replace(module, "wait_tensor", timed_wait(session, traffic, module.wait_tensor, calls.waited_for))
     if not hasattr(module, "AsyncCollectiveTensor") or not hasattr(module, "_resolve_group_name"):
         return
     for name, kind in FUNCTIONS.items():
@@ -139,40 +145,3 @@ def _known(session: Session, calls: _Calls, original: Any, kind: Communication, 
         return result
 
     return collective
-
-
-def _timed_wait(session: Session, calls: _Calls, original: Any) -> Callable[..., Any]:
-    """The wait at the first use of the tensor, or at once."""
-    record, clock = session.record, session.clock
-    traffic = calls.traffic
-    unknown_push, unknown_pop, raised = codes_of(Communication.WAIT, 0)
-
-    @functools.wraps(original)
-    def wait_tensor(*args: Any, **kwargs: Any) -> Any:
-        if traffic.inside or (session.guarded and _is_compiling()) or get_ident() != session.owner:
-            return original(*args, **kwargs)
-        try:
-            known = calls.under_way
-            if calls.tensors and args and type(args[0]) is torch.Tensor:
-                known = calls.tensors.pop(args[0].data_ptr(), known)
-            push, pop, row = known or (unknown_push, unknown_pop, None)
-            began_ns = clock()
-            record((push, began_ns))
-        except Exception as error:
-            session.fail("communication", error)
-            return original(*args, **kwargs)
-        try:
-            result = original(*args, **kwargs)
-        except BaseException:
-            session.write_safely(raised, "communication")
-            raise
-        try:
-            ended_ns = clock()
-            record((pop, ended_ns))
-            if row is not None:
-                row[BLOCKED] += ended_ns - began_ns
-        except Exception as error:
-            session.fail("communication", error)
-        return result
-
-    return wait_tensor

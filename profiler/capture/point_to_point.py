@@ -17,7 +17,7 @@ from torch import distributed
 from ..record.vocabulary import COLLECTIVES, Communication
 from .collectives import codes_of, message
 from .session import Session
-from .traffic import ASYNCHRONOUS, BYTES, CALLS, Traffic
+from .traffic import ASYNCHRONOUS, BLOCKED, BYTES, CALLS, Traffic
 
 _is_compiling = torch.compiler.is_compiling
 _METHODS = {
@@ -52,7 +52,8 @@ def _timed(session: Session, traffic: Traffic, original: Any, kind: Communicatio
                 codes[group] = codes_of(kind, group)
                 session.note_call("communication", kind)
             push, pop, raised = codes[group]
-            record((push, clock()))
+            began_ns = clock()
+            record((push, began_ns))
         except Exception as error:
             session.fail(word, error)
             return original(self, tensors, *args, **kwargs)
@@ -62,7 +63,9 @@ def _timed(session: Session, traffic: Traffic, original: Any, kind: Communicatio
             session.write_safely(raised, word)
             raise
         try:
-            record((pop, clock()))
+            ended_ns = clock()
+            record((pop, ended_ns))
+            row[BLOCKED] += ended_ns - began_ns
             row[CALLS] += 1
             row[BYTES] += size_bytes
             row[ASYNCHRONOUS] += 1
