@@ -133,7 +133,7 @@ def command(json_output: bool, html: Path | None, budget: float | None, **words:
 def _print_budget(budget: float, words: dict[str, Any], json_output: bool) -> None:
     """What a budget buys, compute-optimally."""
     from profiler.planner.catalogue import known_device, users_own
-    from profiler.planner.efficiency import in_use
+    from profiler.planner.efficiency import given_mfu, in_use
     from profiler.planner.layout import peak_flops
     from profiler.planner.quantity import count_text
     from profiler.planner.scaling import optimal_for_budget
@@ -146,7 +146,8 @@ def _print_budget(budget: float, words: dict[str, Any], json_output: bool) -> No
     device = in_use(known_device(words["gpu"], users_own(Path.cwd())), words["price"])
     if not device.price_usd_per_hour:
         raise ProfError(f"{device.name} has no price in the catalogue: pass --price above 0.")
-    mfu = words["mfu"] or (device.efficiency[0] * device.efficiency[1]) ** 0.5
+    published = (device.efficiency[0] * device.efficiency[1]) ** 0.5
+    mfu = published if words["mfu"] is None else given_mfu(words["mfu"]).value
     peak = peak_flops(device, known_precision(words["precision"] or "bf16-mixed"))
     best = optimal_for_budget(budget, device.price_usd_per_hour, peak, mfu)
     if json_output:

@@ -32,7 +32,7 @@ def given_mfu(mfu: float) -> Efficiency:
 
 def given_tflops(tflops: float, peak_flops: float | None) -> Efficiency:
     """TFLOP/s per device that the training really does, recomputation included, attention not counted."""
-    if tflops <= 0:
+    if not tflops > 0:
         raise ProfError(f"--achieved-tflops {tflops:g} is absurd: it must be above 0.")
     flops = tflops * 1e12
     if peak_flops is not None and flops > peak_flops:
@@ -105,6 +105,6 @@ def in_use(device: Device, price: float | None) -> Device:
     """The device at the user's price, where one is given. Raises ProfError for a price that can't be."""
     if price is None:
         return device
-    if price < 0 or price > 1e4:
+    if not 0 <= price <= 1e4:
         raise ProfError(f"--price {price:g} is absurd: it is in US dollars per device-hour, commonly 0.2 to 10.")
     return replace(device, price_usd_per_hour=price, price_source="--price")

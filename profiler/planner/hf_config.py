@@ -60,6 +60,8 @@ def read_config(path: Path) -> Model:
 def model_of(config: dict[str, Any], source: str) -> Model:
     """The model of a config's dictionary. Raises ProfError naming the missing keys."""
     kind = str(config.get("model_type", "unknown"))
+    if config.get("is_encoder_decoder"):
+        raise ProfError(f"{source} is an encoder and a decoder, and one stack of layers is planned: pass the script.")
     found = {name: _first(config, keys, source) for name, keys in NAMES.items()}
     missing = [NAMES[name][0] for name in ("layers", "hidden", "heads", "vocabulary") if found[name] is None]
     if missing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def request_of(options: Options, directory: Path) -> Request:
     known_precision(precision)
     optimizer = options.optimizer or (model.optimizer if model else None) or "adamw"
     known_optimizer(optimizer)
-    devices = options.gpus or (calibration.ranks if calibration else 1)
+    devices = options.gpus if options.gpus is not None else (calibration.ranks if calibration else 1)
     strategy = options.strategy or "ddp"
     known_strategy(strategy)
     units = _units(options, model, own)
@@ -117,7 +118,7 @@ def _with_given_efficiency(request: Request, options: Options) -> Request:
     if options.mfu is not None:
         return replace(request, efficiency=given_mfu(options.mfu))
     if options.achieved_tflops is not None:
-        peak = max(request.device.peak_flops.values())
+        peak = peak_flops(request.device, known_precision(request.precision))
         return replace(request, efficiency=given_tflops(options.achieved_tflops, peak))
     return request
 
@@ -197,19 +198,21 @@ def _units(options: Options, model: Model | None, own: dict[str, Any]) -> float 
         raise ProfError(f"--epochs {options.epochs:g} is absurd: it lies above 0, commonly 1 to 300.")
     if options.tokens is not None:
         tokens = _number("--tokens", options.tokens)
-        if model is not None and model.unit == "sample" and model.shape is not None:
-            return tokens / model.shape.sequence
-        return tokens
+        if model is None or model.unit == "token":
+            return tokens
+        if model.shape is None:
+            raise ProfError(f"the tokens in a sample of {model.name} are not known: pass --dataset-size SAMPLES.")
+        return tokens / model.shape.sequence
     if options.dataset_size is None:
         return None
     return _dataset_units(options.dataset_size, model, own) * (options.epochs or 1.0)
 
 
 def _dataset_units(size: str, model: Model | None, own: dict[str, Any]) -> float:
-    try:
-        return float(size.replace("_", ""))
-    except ValueError:
-        found = known_dataset(size, own)
+    count = _parsed(size)
+    if not math.isnan(count):
+        return count
+    found = known_dataset(size, own)
     wants_tokens = model is None or model.unit == "token"
     units = found.tokens if wants_tokens else found.samples
     if units is None:
@@ -219,13 +222,18 @@ def _dataset_units(size: str, model: Model | None, own: dict[str, Any]) -> float
 
 
 def _number(flag: str, text: str) -> float:
+    value = _parsed(text)
+    if not 0 < value < 1e35:
+        raise ProfError(f"{flag} {text} is no number above 0: write it as 300e9, 300B or 300_000_000_000.")
+    return value
+
+
+def _parsed(text: str) -> float:
+    """A count as people write it; not a number where it is none."""
     suffixes = {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
     plain = text.strip().lower().replace("_", "").replace(",", "")
     scale = suffixes.get(plain[-1:], 1.0)
     try:
-        value = float(plain[:-1] if scale != 1.0 else plain) * scale
+        return float(plain[:-1] if scale != 1.0 else plain) * scale
     except ValueError:
-        value = float("nan")
-    if not 0 < value < 1e35:
-        raise ProfError(f"{flag} {text} is no number above 0: write it as 300e9, 300B or 300_000_000_000.")
-    return value
+        return math.nan

@@ -173,7 +173,7 @@ def _refuse_absurd(request: Request) -> None:
         raise ProfError(f"{request.model.parameters:g} parameters is absurd: the largest models have some 1e12.")
     if not 0 < request.goodput <= 1:
         raise ProfError(f"--goodput {request.goodput:g} is absurd: it is the productive share of the time, 0 to 1.")
-    if request.loader_samples_per_s is not None and request.loader_samples_per_s <= 0:
+    if request.loader_samples_per_s is not None and not request.loader_samples_per_s > 0:
         raise ProfError(f"--loader {request.loader_samples_per_s:g} is absurd: samples per second lie above 0.")
 
 

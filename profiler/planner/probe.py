@@ -255,7 +255,8 @@ class Observer:
             "momentum": self.momentum,
             "autocast": self.autocast_format if self.autocast else None,
             "reached_loss": self.loss_bytes is not None,
-            "stepped": self.stepped or self._declared is not None,
+            "stepped": self.stepped,
+            "declared": self._declared is not None,
             "problem": self.problem,
         }
 

@@ -38,18 +38,24 @@ def find_model(command: tuple[str, ...], *, limit_s: float = LIMIT_S) -> Model:
 def model_from(seen: dict[str, Any], script: str) -> Model:
     """The model that the probe's result describes."""
     batch, accumulated = seen["counted"]["batch"], seen["counted"]["micro_batches"]
+    until = "optimizer step" if seen["stepped"] else "backward pass" if seen["reached_loss"] else "forward pass"
     notes = [
-        f"The model was found by running {script} on the meta device up to its first optimizer step, with batches of "
+        f"The model was found by running {script} on the meta device up to its first {until}, with batches of "
         f"{batch}; it was not trained, and fused attention was assumed where it is asked for"
     ]
-    if accumulated > 1:
+    cause = f" ({seen['problem']})" if seen["problem"] else ""
+    if not seen["stepped"] and seen["declared"]:
+        notes.append(
+            f"It was not followed to an optimizer step{cause}: its trainer's gradient_accumulation_steps, "
+            f"{accumulated}, are taken for the micro-batches of a step"
+        )
+    elif accumulated > 1:
         notes.append(
             f"It makes {accumulated} backward passes before it steps: the plan accumulates as many micro-batches"
         )
     elif not seen["stepped"]:
-        notes.append("It was not followed to an optimizer step: one backward pass is taken to make a step")
+        notes.append(f"It was not followed to an optimizer step{cause}: one backward pass is taken to make a step")
     if not seen["reached_loss"]:
-        cause = f" ({seen['problem']})" if seen["problem"] else ""
         notes.append(f"The script did not come to its loss{cause}: the loss's activations are not in the figures")
     if seen["autocast"]:
         notes.append(f"Autocast to {seen['autocast']} was seen; --precision overrides it")

@@ -14,6 +14,7 @@ from profiler.cli.plan import command
 from profiler.errors import ProfError
 
 GPT3 = ["--model", "gpt3-175b", "--gpu", "a100-80gb", "--gpus", "1024", "--tokens", "300e9", "--strategy", "zero3"]
+GPT = Path(__file__).parent / "scripts" / "gpt.py"
 KEYS = {
     "memory": ["parameters_bytes", "gradients_bytes", "optimizer_bytes", "activations_bytes", "buffers_bytes",
                "total_bytes", "per_device_bytes", "device_bytes", "fits", "least_devices"],
@@ -73,6 +74,11 @@ def test_tokens_are_written_as_people_write_them(text: str, tokens: float) -> No
     value = plan("--params", "1B", "--gpu", "h100", "--tokens", text)
     # 6ND over half the H100's peak or so: the tokens can be read back from FLOPs
     assert value["time"]["flops"] == pytest.approx(6e9 * tokens)
+
+
+def test_so_is_the_size_of_a_data_set() -> None:
+    value = plan("--model", "gpt2", "--gpu", "h100", "--dataset-size", "1.2B", "--epochs", "2")
+    assert value["time"]["steps"] == pytest.approx(2.4e9 / (480 * 1024))
 
 
 def test_a_data_set_of_the_catalogue_is_a_length() -> None:
@@ -138,7 +144,7 @@ def test_a_data_loader_bounds_every_layout() -> None:
 
 
 def test_a_host_that_binds_is_called_computing_in_schema_1(tmp_path: Path) -> None:
-    value = plan("--gpu", "h100", str(Path(__file__).parent / "scripts" / "gpt.py"))
+    value = plan("--gpu", "h100", str(GPT))
     assert (value["time"]["bound_by"], value["time"]["binding_term"]) == ("compute", "host-overhead")
 
 
@@ -159,7 +165,14 @@ def test_a_budget_buys_a_chinchilla_optimal_model() -> None:
         (["--model", "gpt2", "--gpu", "h100", "--tokens", "many"], "no number above 0"),
         (["--model", "gpt2", "--gpu", "h100", "--mfu", "30", "--achieved-tflops", "10"], "not both"),
         (["--model", "gpt2", "--gpu", "h100", "--achieved-tflops", "90000"], "absurd"),
+        (["--model", "gpt2", "--gpu", "h100", "--achieved-tflops", "1200"], "dense peak in this precision is 989.5"),
+        (["--model", "gpt2", "--gpu", "h100", "--achieved-tflops", "nan"], "absurd"),
         (["--model", "gpt2", "--gpu", "h100", "--gpus", "-3"], "absurd"),
+        (["--model", "gpt2", "--gpu", "h100", "--gpus", "0"], "absurd"),
+        (["--model", "gpt2", "--gpu", "h100", "--price", "nan"], "absurd"),
+        (["--model", "gpt2", "--gpu", "h100", "--loader", "nan"], "absurd"),
+        (["--budget", "1e6", "--gpu", "h100", "--mfu", "nan"], "absurd"),
+        (["--gpu", "h100", "--tokens", "1e9", str(GPT)], "--dataset-size SAMPLES"),
         (["--model", "gpt2", "--gpu", "h100", "--price", "-3"], "absurd"),
         (["--model", "gpt2", "--gpu", "h100", "--epochs", "3"], "--epochs needs"),
         (["--model", "gpt2", "--gpu", "h100", "--seq-len", "0"], "absurd"),

@@ -294,8 +294,10 @@ def test_a_trainer_that_refuses_to_go_on_is_asked_for_its_micro_batches(tmp_path
         "        raise ValueError('the loss must be on the original device')\n"
         "Trainer().train()\n"
     )
-    counted = find_model(write(tmp_path, text)).counted
-    assert counted is not None and counted.micro_batches == 6
+    model = find_model(write(tmp_path, text))
+    assert model.counted is not None and model.counted.micro_batches == 6
+    assert any("not followed to an optimizer step (ValueError: the loss must be" in note for note in model.notes)
+    assert not any("up to its first optimizer step" in note for note in model.notes)
 
 
 def test_two_losses_of_one_forward_pass_are_one_micro_batch(tmp_path: Path) -> None:

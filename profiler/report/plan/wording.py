@@ -116,7 +116,9 @@ def time_sentence(plan: Plan) -> str:
     if time.seconds is None:
         if time.step_s is None:
             return "Not known: pass --tokens, --dataset-size or --flops."
-        return f"{step}{_span(time.step_range_s)}{bound}; pass --tokens or --dataset-size for the whole training."
+        model = plan.request.model
+        length = "--dataset-size" if model is not None and model.unit == "sample" else "--tokens or --dataset-size"
+        return f"{step}{_span(time.step_range_s)}{bound}; pass {length} for the whole training."
     whole = f"{duration_text(time.seconds)}{_span(time.seconds_range)}"
     return f"{whole}{bound}{f'; {step}' if step else ''}."
 
