@@ -33,7 +33,7 @@ from profiler.analysis.ranks.spread import reduce_ahead
 from profiler.analysis.settings import settings_of
 from profiler.analysis.snapshot.kept import kept_snapshot
 from profiler.analysis.spans import span_facts
-from profiler.analysis.stages import call_sites, stage_facts
+from profiler.analysis.stages import call_sites, stage_facts, with_part_calls
 from profiler.analysis.steps import step_facts
 from profiler.analysis.window import operators_of, watched_step, window_device, window_note, window_notice
 from profiler.analysis.workers import worker_facts
@@ -154,7 +154,8 @@ def _facts(
     machine, absent = machine_of(run_json, device, folded, measured, settings.values)
     not_measured |= absent
     places = places_of(of_kind(notes, "site"))
-    calls = span_sites(folded.samples.columns(), places) | call_sites(of_kind(notes, "call"), settings.roots)
+    called = of_kind(notes, "call")
+    calls = span_sites(folded.samples.columns(), places) | call_sites(called, settings.roots)
     looked_at = (of_kind(notes, "memory"), of_kind(notes, "outputs"))
     memory, absent = memory_facts(folded, measured, *looked_at, (device or {}).get("capacity_bytes"), began_ns)
     memory = replace(memory, kept_graphs=kept_graphs(notes, read_line))
@@ -172,6 +173,7 @@ def _facts(
         one_rank = _world_size(training, trainings) == 1
         on_cpu = device is not None and machine.device == "cpu"
         stages, absent = stage_facts(measured, folded, calls, lines, on_cpu, one_rank)
+        stages = with_part_calls(stages, called)
         not_measured |= absent
         if machine.asynchronous:
             timed = device_steps(measured, folded)

@@ -51,6 +51,7 @@ class StageFacts:
     lines: tuple[LineTime, ...] = ()  # most time first
     parts_ms: dict[str, float] = field(default_factory=dict)  # mean per step: "zero_grad", "clip", "step", "loss", …
     host_ms: float | None = None  # mean by the host's clock, where the times above are the device's
+    part_calls: dict[str, Site] = field(default_factory=dict)  # the user's line that first called each of these parts
 
     @property
     def happened(self) -> bool:

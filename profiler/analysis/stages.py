@@ -7,6 +7,7 @@ Out: `StageFacts` by name, and why the others were not measured.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from profiler.analysis import labels as lab
@@ -15,11 +16,12 @@ from profiler.analysis.facts import LineTime, RootSettings, StageFacts
 from profiler.analysis.folded import Folded
 from profiler.analysis.measured import NS_PER_MS, Measured
 from profiler.analysis.site import Site
-from profiler.record.vocabulary import STAGE_ORDER, DataWait, Optimizer
+from profiler.record.vocabulary import STAGE_ORDER, STAGES, DataWait, Optimizer
 
 Lines = Mapping[str, Sequence[LineTime]]
 
 _MAIN_DETAIL = {"optimizer": int(Optimizer.STEP), "data_wait": int(DataWait.NEXT)}
+_NUMBERS = {stage: number for number, stage in STAGES.items()}
 _ABSENT = {
     "data_wait": "no DataLoader fed the training loop",
     "host_to_device": "no copy of a batch to the device was seen",
@@ -93,6 +95,17 @@ def call_sites(notes: Sequence[Mapping[str, Any]], roots: Sequence[RootSettings]
             found[stage] = site
             noted.add(stage)
     return found
+
+
+def with_part_calls(stages: Mapping[str, StageFacts], notes: Sequence[Mapping[str, Any]]) -> dict[str, StageFacts]:
+    """The stages, each with the user's lines that were noted first for its parts."""
+    found: dict[str, dict[str, Site]] = {}
+    for note in notes:
+        number, detail, site = _NUMBERS.get(str(note.get("stage"))), note.get("detail"), site_of(note)
+        if site is not None and number is not None and isinstance(detail, int) and 0 <= detail < len(lab.BASE):
+            stage, part = lab.PARTS[lab.BASE[number, detail]]
+            found.setdefault(stage, {}).setdefault(part, site)
+    return {name: replace(stage, part_calls=found.get(name, {})) for name, stage in stages.items()}
 
 
 def site_of(note: Mapping[str, Any]) -> Site | None:

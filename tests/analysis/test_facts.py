@@ -544,6 +544,10 @@ def test_settings_keep_their_places(tmp_path: Path) -> None:
     assert facts.settings.values == {"torch_num_threads": 1}
     assert str(facts.settings.sites["torch_num_threads"]) == "/t.py:3"
     assert str(facts.stages["optimizer"].call) == "/t.py:23"
+    assert {part: str(site) for part, site in facts.stages["optimizer"].part_calls.items()} == {
+        "zero_grad": "/t.py:20",
+        "step": "/t.py:23",
+    }
 
 
 def test_a_raised_forward_is_named_where_its_step_stands_out(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from facts_builder import HEALTHY_MS, facts, line, memory, stages
+from facts_builder import HEALTHY_MS, TRAIN, facts, line, memory, stages
 
+from profiler.analysis.site import Site
 from profiler.rules.base import Abstention, Finding, Severity
 from profiler.rules.catalogue import judge
 from profiler.rules.memory.held_over import GradientsKept, LateDel, ReferenceCycles
@@ -38,6 +39,16 @@ def test_gradients_are_pointed_at_where_they_are_zeroed():
     its = holding(gradients_in_forward_bytes=4 * GIB)
     its = replace(its, stages=stages(HEALTHY_MS, {"optimizer": (line(44, 0.1, "optimizer.zero_grad()"),)}))
     assert found(GradientsKept, its).fix.line == 44
+
+
+def test_where_no_sample_fell_on_it_the_first_call_that_was_noted_is_pointed_at():
+    its = holding(gradients_in_forward_bytes=4 * GIB)
+    optimizer = replace(its.stages["optimizer"], part_calls={"step": Site(TRAIN, 50), "zero_grad": Site(TRAIN, 48)})
+    its = replace(its, stages={**its.stages, "optimizer": optimizer})
+    assert found(GradientsKept, its).fix.line == 48
+    sampled = stages(HEALTHY_MS, {"optimizer": (line(44, 0.1, "optimizer.zero_grad()"),)})["optimizer"]
+    sampled = replace(sampled, part_calls=optimizer.part_calls)
+    assert found(GradientsKept, replace(its, stages={**its.stages, "optimizer": sampled})).fix.line == 44
 
 
 @pytest.mark.parametrize("held", [None, 0, 3 * GIB])  # not looked at; dropped in time; less than a tenth

@@ -7,7 +7,7 @@ Rule:    memory/gradients-kept
 Also:    memory/late-del
 Note:    yes
 Settings: memory/gradients-kept.least_mib = 2, memory/late-del.least_mib = 2
-Live:    no
+Live:    yes
 Cured:   --cured drops the gradients after the update, and deletes the scores
 """
 

@@ -53,7 +53,8 @@ class GradientsKept(Rule):
         if facts.run.ranks > 1:
             return self.abstain("on several ranks gradients may be views of buckets that stay")
         stage = facts.stages.get("optimizer")
-        line = next((line for line in stage.lines if "zero_grad" in line.source), None) if stage else None
+        sampled = next((line.site for line in stage.lines if "zero_grad" in line.source), None) if stage else None
+        noted = stage.part_calls.get("zero_grad") if stage else None  # its first call, before the training perhaps
         return self.finding(
             title=f"{size(held)} of the last step's gradients are still there while the next forward runs",
             why=(
@@ -66,7 +67,7 @@ class GradientsKept(Rule):
                 "frees_bytes": float(frees),
             },
             fix=Fix.at(
-                line.site if line else None,
+                sampled or noted,
                 "Drop the gradients as soon as the optimizer has used them.",
                 "optimizer.step()\noptimizer.zero_grad()  # here, and not between forward and backward",
             ),
