@@ -13,16 +13,19 @@ from __future__ import annotations
 import ast
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from profiler.analysis.site import Site
-from profiler.record.trace.python import Frame
 from profiler.record.trace.source import ReadSource
 
+if TYPE_CHECKING:  # the module needs numpy, which no report does
+    from profiler.record.trace.python import Frame
+
 _IN_ONE_LINE = frozenset({"<listcomp>", "<genexpr>", "<dictcomp>", "<setcomp>", "<lambda>"})
-_NUMBER = r"\.item\(|\.tolist\(|(?<![\w.])(float|int|bool)\("
+TO_NUMBER = r"\.item\(|\.tolist\(|(?<![\w.])(float|int|bool)\("
 _BY_OPERATOR = {
-    "aten::item": _NUMBER,
-    "aten::_local_scalar_dense": _NUMBER,
+    "aten::item": TO_NUMBER,
+    "aten::_local_scalar_dense": TO_NUMBER,
     "aten::is_nonzero": r"(?<![\w.])(if|elif|while|assert|not|and|or)\b|(?<![\w.])bool\(",
     "aten::_to_copy": r"\.(to|cpu|cuda)\(",
     "aten::to": r"\.(to|cpu|cuda)\(",

@@ -12,6 +12,7 @@ from profiler.analysis.device_facts import DeviceFacts, DeviceStep, StepSums, su
 from profiler.analysis.facts import Facts, LineTime
 from profiler.analysis.merged_lines import by_line
 from profiler.analysis.site import Site
+from profiler.analysis.source_lines import TO_NUMBER
 from profiler.rules.base import Outcome, Rule
 from profiler.rules.evidence import step_ms
 
@@ -27,7 +28,7 @@ _REBOUND = re.compile(r"\s*(\w+)\b[^=]*=.*?\b\1\.(to|cuda)\(")  # a name that is
 LEAST_PAGEABLE = 0.01  # share of the step in pageable copies, from which they are worth a word
 LINE_SAMPLES = 8  # below which a sampled line says nothing
 
-ITEM_LINES = r"\.item\(|\.tolist\(|(?<!\.)\b(float|int|bool)\("
+ITEM_LINES = TO_NUMBER
 TO_HOST_LINES = r"\.cpu\(|\.numpy\(|\.to\(\s*['\"]cpu"
 SHAPE_LINES = (
     r"nonzero\(|masked_select\(|(?<!=)[\w)\]]\[(?!\s*['\"])[^\]=]*mask|\.unique\(|repeat_interleave\(|argwhere\("

@@ -42,10 +42,6 @@ def host(builder: TraceBuilder, start: float, data_ms: float = 1.0, backward_at:
     builder.mark("Optimizer.step#SGD.step", start + backward_at + 31, 10)
 
 
-def parts(path: CriticalPath, least_ms: float = 0.02) -> dict[str, float]:
-    return {name: round(ms, 2) for name, ms in path.parts_ms.items() if ms >= least_ms}
-
-
 def test_where_the_host_launches_late_and_waits_for_nothing_it_is_the_whole_path(tmp_path: Path) -> None:
     def step(builder: TraceBuilder, start: float) -> None:
         host(builder, start)

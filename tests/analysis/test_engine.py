@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from trace_builder import training, usual_host
+from trace_builder import TraceBuilder, training, usual_host
 
 from profiler.analysis.engine import Spread, dask_cluster
 from profiler.analysis.trace.many import read_traces, trace_files
@@ -51,6 +51,28 @@ def test_two_workers_find_what_one_process_finds(spread: Spread, tmp_path: Path)
     alone = read_traces(files)
     assert repr(read_traces(files, spread)) == repr(alone)  # each digit of each number
     assert any("torn.json" in notice for notice in alone.notices)
+
+
+@needs_dask
+def test_workers_read_the_sources_where_they_were_asked_from(
+    spread: Spread, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They started in another folder than that of the user, who stands beside the script."""
+
+    def step(builder: TraceBuilder, start: float) -> None:
+        usual_host(builder, start)
+        main = builder.python("train.py(1): main", start, 99)
+        builder.python("json/__init__.py(1): dumps", start + 40, 50, main)
+
+    (tmp_path / "job").mkdir()
+    (tmp_path / "traces").mkdir()
+    (tmp_path / "job" / "train.py").write_text("def main():\n    json.dumps(rows)\n")
+    training(step).write(tmp_path / "traces" / "it.json")
+    monkeypatch.chdir(tmp_path / "job")
+    files = trace_files([tmp_path / "traces"])
+    found = read_traces(files, spread)
+    assert {line.site.line for line in found.stages["backward"].lines if line.leaf} == {2}
+    assert repr(found) == repr(read_traces(files))
 
 
 @needs_dask

@@ -168,6 +168,24 @@ def test_a_kernel_and_a_copy_name_the_function_that_launched_most_of_them(tmp_pa
     assert found.copies["h2d_pageable"].site == Site("train.py", 15, "train")
 
 
+def test_a_copy_that_item_makes_is_not_laid_to_the_line_that_moves_the_batch(tmp_path: Path) -> None:
+    source = "def train(loader):\n    for x in loader:\n        x = x.to(device)\n        total += float(model(x))\n"
+
+    def step(builder: TraceBuilder, start: float) -> None:
+        usual_host(builder, start, data_ms=20.0)
+        builder.python("train.py(1): train", start, 99)
+        builder.op("aten::to", start + 3, 3)
+        builder.copy(start + 5, 3, called=start + 4, call_ms=1)
+        builder.op("aten::item", start + 55, 10)
+        builder.op("aten::_local_scalar_dense", start + 55, 10)
+        builder.copy(start + 60, 1, called=start + 56, call_ms=8, name="Memcpy DtoH (Device -> Pageable)", size=4)
+
+    found = facts(training(step), tmp_path, source).device
+    assert found is not None
+    assert found.copies["d2h"].site == Site("train.py", 4, "train")
+    assert found.copies["h2d_pageable"].site == Site("train.py", 3, "train")
+
+
 def test_without_stacks_nothing_is_said_of_lines(tmp_path: Path) -> None:
     found = facts(training(waiting), tmp_path)
     assert found.device is not None

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from trace_builder import BEGAN_US, PID, THREAD, TraceBuilder, training, usual_host
 
 from profiler.errors import ProfError
-from profiler.record.trace import read
+from profiler.record.trace import read, split
 from profiler.record.trace.read import label_of, read_trace
 from profiler.record.trace.recording import Recording, Work
 from profiler.record.trace.split import MOST_PENDING_BYTES
@@ -328,6 +328,29 @@ def test_a_bomb_takes_bounded_memory(tmp_path: Path, filling: bytes) -> None:
         read_trace(path)
     grew = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     assert grew < 6 * MOST_PENDING_BYTES
+
+
+@pytest.mark.parametrize(
+    ("text", "looks"),
+    [
+        (b'{"annotations": [' + b'{"a": 1},' * 900_000, "_start"),
+        (b'{"traceEvents": [{"ph": "X", "name": "' + b"a" * (8 << 20), "_last_border"),
+    ],
+)
+def test_a_text_without_events_is_looked_at_few_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: bytes, looks: str
+) -> None:
+    """A file of another kind, or one endless event: each octet is looked at some times, not once for each block."""
+    looked, real = [], getattr(split, looks)
+
+    def counting(text: bytes, *others: Any) -> Any:
+        looked.append(len(text))
+        return real(text, *others)
+
+    monkeypatch.setattr(split, looks, counting)
+    with pytest.raises(ProfError):
+        read_text(tmp_path, text)
+    assert 0 < sum(looked) < 5 * len(text)
 
 
 def test_very_many_threads(tmp_path: Path) -> None:

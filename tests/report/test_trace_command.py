@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
+import click.testing
 import pytest
-from click.testing import CliRunner, Result
 
+from profiler.analysis.device_facts import DeviceStep
+from profiler.analysis.trace.facts import facts_of
 from profiler.cli.main import cli
 from profiler.errors import ProfError
+from profiler.record.trace.read import read_trace
+from profiler.report.html import render_html
+from profiler.report.summary import MOST_DEVICE_STEPS, summary, summary_bytes
+from profiler.rules.catalogue import judge
+from profiler.rules.device import per_step
+from profiler.rules.verdict import Result
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "record"))
 from trace_builder import TraceBuilder, training, usual_host
@@ -28,8 +38,8 @@ def trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return training(step).write(tmp_path / "worker0.pt.trace.json.gz")
 
 
-def prof(*arguments: object) -> Result:
-    result = CliRunner().invoke(cli, [str(argument) for argument in arguments])
+def prof(*arguments: object) -> click.testing.Result:
+    result = click.testing.CliRunner().invoke(cli, [str(argument) for argument in arguments])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     assert result.exit_code == 0, result.output
@@ -55,6 +65,55 @@ def test_a_trace_gives_what_a_run_gives(trace: Path, tmp_path: Path) -> None:
     page = (folder / "report.html").read_text()
     assert "ampere_sgemm_128x64_nn" in page
     assert len(page) < 3_000_000
+
+
+def test_operators_of_which_only_some_have_a_line_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def with_forward(builder: TraceBuilder, start: float) -> None:
+        step(builder, start)
+        builder.python("net.py(4): forward", start, 33)  # backward begins later
+
+    monkeypatch.chdir(tmp_path)
+    prof("trace", training(with_forward).write(tmp_path / "it.json"), "--quiet")
+    rows = json.loads((tmp_path / "reports" / "it" / "summary.json").read_text())["operators"]
+    assert {"site" in row for row in rows} == {True, False}
+    assert "net.py" in (tmp_path / "reports" / "it" / "report.html").read_text()
+
+
+def test_a_trace_of_thousands_of_steps_is_reported_in_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lists are bounded, the figures are those of all steps, and no step is looked at rule by rule."""
+    steps = 3 * MOST_DEVICE_STEPS + 5
+    looked = Counter[str]()
+
+    def small(builder: TraceBuilder, start: float) -> None:
+        usual_host(builder, start, data_ms=0.1, step_ms=10.0)
+        builder.kernel(start + 1, 2 + start % 7, launched=start + 0.5)
+
+    facts = facts_of(read_trace(training(small, steps, 10.0).write(tmp_path / "long.json"))).facts
+    device = facts.device
+    assert device is not None and len(device.steps) == steps
+    whole = {name: sum(getattr(step, name) for step in device.steps) for name in ("busy_ms", "wall_ms")}
+
+    def counting(step: DeviceStep, name: str) -> Any:
+        looked[name] += name in DeviceStep.__dataclass_fields__
+        return object.__getattribute__(step, name)
+
+    monkeypatch.setattr(DeviceStep, "__getattribute__", counting)
+    result = Result(facts, judge(facts))
+    counted = looked.total() / steps
+    monkeypatch.undo()
+    assert counted < 40  # each rule by itself would look at six fields
+    told = summary(result)
+    assert len(told["device"]["steps"]) <= MOST_DEVICE_STEPS
+    assert (told["device"]["steps_of"], told["device"]["steps_every"]) == (steps, 4)
+    assert [step["index"] for step in told["device"]["steps"]] == list(range(0, steps, 4))
+    assert told["steps"]["count"] == steps
+    assert told["device"]["busy_ms"] == pytest.approx(whole["busy_ms"], rel=1e-6)
+    per = per_step(facts)
+    assert not isinstance(per, str)
+    assert per.busy_ms == pytest.approx(whole["busy_ms"] / steps, rel=1e-6)
+    assert per.step_ms == pytest.approx(whole["wall_ms"] / steps, rel=1e-6)
+    assert len(render_html(result)) < 3_000_000
+    assert len(summary_bytes(told)) < 1_000_000
 
 
 def test_names_in_a_trace_can_not_run_in_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,20 +55,17 @@ class Blocked:
 def blocked_calls(calls: Calls, device: DeviceEvents, launches: Launches, names: tuple[str, ...]) -> Blocked:
     """Calls named so, copies to the host that outlive their copy on the device, and copies from pageable memory that
     last until it begins."""
-    waits = np.zeros(len(calls), dtype=bool)
-    for number in np.unique(calls.name).tolist():
-        if synchronizes(names[number]):
-            waits |= calls.name == number
+    waits: Bools = np.isin(calls.name, [n for n in np.unique(calls.name).tolist() if synchronizes(names[n])])
     staging = np.zeros(len(calls), dtype=bool)
     copies = np.flatnonzero((device.work == Work.COPY) & (launches.call >= 0))
     kinds = {number: copy_kind(names[number]) for number in np.unique(device.name[copies]).tolist()}
-    for number, kind in kinds.items():
-        of_kind = copies[device.name[copies] == number]
+    to_host, pageable = (
+        copies[np.isin(device.name[copies], [number for number, kind in kinds.items() if kind in chosen])]
+        for chosen in (("d2h",), ("h2d_pageable", "h2d"))
+    )
+    for of_kind, held, until in ((to_host, waits, device.end), (pageable, staging, device.start)):
         call = launches.call[of_kind]
-        if kind == "d2h":
-            waits[call[calls.end[call] >= device.end[of_kind]]] = True
-        elif kind in ("h2d_pageable", "h2d"):
-            staging[call[calls.end[call] >= device.start[of_kind]]] = True
+        held[call[calls.end[call] >= until[of_kind]]] = True
     staging &= ~waits
     number = np.flatnonzero(waits | staging)
     return Blocked(

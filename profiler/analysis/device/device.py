@@ -15,13 +15,14 @@ import numpy.typing as npt
 from profiler.analysis.device import tables
 from profiler.analysis.device.collectives import collective_facts, collective_kernels
 from profiler.analysis.device.copies import blocked_calls, copy_kind, long_calls
-from profiler.analysis.device.enclosing import by_track, innermost
+from profiler.analysis.device.enclosing import by_track, innermost, outermost
 from profiler.analysis.device.idle import idle_causes
 from profiler.analysis.device.launches import Launches, queue_depth
 from profiler.analysis.device.pace import Pace, pace_of
 from profiler.analysis.device_facts import COPY_KINDS, IDLE_CAUSES, CopyFacts, DeviceFacts, DeviceStep
 from profiler.analysis.intervals import Bools, Intervals, Ints, union
 from profiler.analysis.places import Places
+from profiler.analysis.site import Site
 from profiler.record.trace.recording import DeviceEvents, Recording, Work
 
 NS_PER_MS = 1e6
@@ -88,8 +89,8 @@ def device_facts(recording: Recording, launches: Launches, seen: Seen, source: s
         kernel_ms=kernels.total / NS_PER_MS,
         kernel_sum_ms=float(length.sum()) / NS_PER_MS,
         tensor_core_share=tables.tensor_core_share(recording, kernel),
-        copies=_copies(device, launches, recording, np.ones(len(device), dtype=bool), place, seen.places),
-        step_copies=None if bool(told.all()) else _copies(device, launches, recording, told, place, seen.places),
+        copies=_copies(launches, recording, np.ones(len(device), dtype=bool), place, seen.places),
+        step_copies=None if bool(told.all()) else _copies(launches, recording, told, place, seen.places),
         collectives_ms=collectives.total / NS_PER_MS,
         collectives_exposed_ms=collectives.subtract(computing).total / NS_PER_MS,
         collectives=collective_facts(device, collective, ranges, computing, names),
@@ -163,10 +164,10 @@ def _steps_share(busy: Intervals, seen: Seen, pace: Pace | None) -> float | None
 
 
 def _copies(
-    device: DeviceEvents, launches: Launches, recording: Recording, among: Bools, place: Ints, places: Places
+    launches: Launches, recording: Recording, among: Bools, place: Ints, places: Places
 ) -> dict[str, CopyFacts]:
     """By kind; where the device's event does not say how many bytes, its call may."""
-    names = recording.names
+    device, names = recording.device, recording.names
     copies = (device.work == Work.COPY) & among
     size = device.bytes
     linked = launches.call >= 0
@@ -183,9 +184,21 @@ def _copies(
                 count=int(np.count_nonzero(own)),
                 ms=float((device.end - device.start)[own].sum()) / NS_PER_MS,
                 bytes=int(size[own].sum()) if complete else None,
-                site=places.site(place[own], (device.end - device.start)[own], "aten::to"),
+                site=_site_of_copies(launches, recording, own, place, places),
             )
     return found
+
+
+def _site_of_copies(launches: Launches, recording: Recording, own: Bools, place: Ints, places: Places) -> Site | None:
+    """The user's line with most of these copies' time, told by the operator that the user called there: `.item()`
+    copies, too."""
+    if not places:
+        return None
+    device, operators = recording.device, recording.operators
+    around = by_track(operators, ~operators.marked, launches.start[own], launches.track[own], outermost)
+    called = operators.name[around[around >= 0]]
+    operator = recording.names[int(np.bincount(called).argmax())] if len(called) else ""
+    return places.site(place[own], (device.end - device.start)[own], operator)
 
 
 def _stages(device: DeviceEvents, seen: Seen, steps: int) -> dict[str, float]:

@@ -152,7 +152,7 @@ def sync_calls(
                 stage=of_stage,
                 count=len(own),
                 ms=time.total / NS_PER_MS,
-                starved_ms=time.subtract(busy).total / NS_PER_MS,
+                starved_ms=(time.total - int(busy.within(time.start, time.end).sum())) / NS_PER_MS,
                 site=places.line(place, names[around_it] if around_it >= 0 else "").site if place >= 0 else None,
             )
         )

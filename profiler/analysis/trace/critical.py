@@ -101,10 +101,13 @@ def _summed(
     work, time = number[what[of_work]], length[of_work]
     kernel, collective = device.work[work] == Work.KERNEL, collective_kernels(device, names)[work]
     families: dict[str, int] = {}
-    for name in np.unique(device.name[work[kernel & ~collective]]).tolist():
-        own = (device.name[work] == name) & kernel & ~collective
+    own = kernel & ~collective
+    kinds, row = np.unique(device.name[work[own]], return_inverse=True)
+    for name, ns in zip(
+        kinds.tolist(), np.bincount(row, weights=time[own], minlength=len(kinds)).tolist(), strict=True
+    ):
         family = family_of(names[name])
-        families[family] = families.get(family, 0) + int(time[own].sum())
+        families[family] = families.get(family, 0) + int(ns)
     return CriticalPath(
         step=step,
         step_ms=int(length.sum()) / NS_PER_MS,

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -122,29 +123,30 @@ def _compared(trace: TraceFacts, ranks: Sequence[Traced], chosen: int) -> TraceF
     )
 
 
-def reduce_file(path: Path) -> Traced | ProfError:
-    """One file's facts, or what is wrong with it."""
+def reduce_file(path: Path, folder: Path) -> Traced | ProfError:
+    """One file's facts, or what is wrong with it. The user's sources lie in the folder, or beside the file."""
     try:
-        return facts_of(read_trace(path), read=source_reader((Path.cwd(), path.parent)))
+        return facts_of(read_trace(path), read=source_reader((folder, path.parent)))
     except ProfError as error:
         return error
 
 
 def _reduced(files: Sequence[Path], spread: Spread | None) -> tuple[list[Traced], list[ProfError]]:
     answers: list[Traced | ProfError]
+    reduce = partial(reduce_file, folder=Path.cwd())  # a worker of a cluster stands elsewhere
     if spread is not None:
-        answers = spread(reduce_file, [path.absolute() for path in files])
+        answers = spread(reduce, [path.absolute() for path in files])
     elif len(files) > 1 and sum(path.stat().st_size for path in files) >= SPREAD_BYTES:
         workers = min(len(files), os.cpu_count() or 1, MOST_PROCESSES)
         try:
             with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-                answers = list(pool.map(reduce_file, files))
+                answers = list(pool.map(reduce, files))
         except BrokenProcessPool as error:
             raise ProfError(
                 "a process that read the traces was ended, most likely for want of memory: give fewer files at once."
             ) from error
     else:
-        answers = [reduce_file(path) for path in files]
+        answers = [reduce(path) for path in files]
     found = [answer for answer in answers if isinstance(answer, Traced)]
     return found, [answer for answer in answers if isinstance(answer, ProfError)]
 

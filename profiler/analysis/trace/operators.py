@@ -28,20 +28,19 @@ def operator_rows(
 ) -> tuple[dict[str, Any], ...]:
     """The operators with most time of their own within the steps, on all threads of the process."""
     operators, names = process.recording.operators, process.recording.names
-    cells = len(names) * len(STAGE_ORDER)
-    sums, counts = np.zeros(cells), np.zeros(cells, dtype=np.int64)
-    spent: list[tuple[Ints, Ints, Ints]] = []
+    nothing = np.empty(0, dtype=np.int64)
+    cells, took, where = [nothing], [nothing], [nothing]  # per operator: name and stage, its own time, place
     for track in busiest(operators.track):
         at = np.flatnonzero((operators.track == track) & ~operators.marked)
         own = _own_time(operators.start[at], operators.end[at])
         label, step = moments.at(host.clock.to(operators.start[at]))
         inside = (step >= 0) & (label < lab.LABELS)
         stage = lab.STAGE_OF[np.minimum(label[inside], lab.LABELS - 1)]
-        cell = operators.name[at[inside]].astype(np.int64) * len(STAGE_ORDER) + stage
-        sums += np.bincount(cell, weights=own[inside], minlength=cells)
-        counts += np.bincount(cell, minlength=cells)
-        if places:
-            spent.append((cell, places.at(operators.start[at[inside]], operators.track[at[inside]]), own[inside]))
+        cells.append(operators.name[at[inside]].astype(np.int64) * len(STAGE_ORDER) + stage)
+        took.append(own[inside])
+        where.append(places.at(operators.start[at[inside]], operators.track[at[inside]]))
+    cell, time, place = np.concatenate(cells), np.concatenate(took), np.concatenate(where)
+    sums, counts = np.bincount(cell, weights=time), np.bincount(cell)
     found = [row for row in np.argsort(-sums, kind="stable")[:MOST_OPERATORS].tolist() if counts[row]]
     return tuple(
         {
@@ -49,19 +48,15 @@ def operator_rows(
             "stage": STAGE_ORDER[row % len(STAGE_ORDER)],
             "ms_per_step": float(sums[row]) / 1e6 / steps,
             "calls_per_step": float(counts[row]) / steps,
-            **_site(places, spent, row, names),
+            **_site(places, place[cell == row], time[cell == row], names[row // len(STAGE_ORDER)]),
         }
         for row in found
     )
 
 
-def _site(places: Places, spent: list[tuple[Ints, Ints, Ints]], row: int, names: tuple[str, ...]) -> dict[str, Site]:
+def _site(places: Places, at: Ints, time: Ints, operator: str) -> dict[str, Site]:
     """The user's line that most of an operator's time was for; {} where there is none."""
-    own = [(where[cell == row], took[cell == row]) for cell, where, took in spent]
-    if not own:
-        return {}
-    at, time = (np.concatenate(column) for column in zip(*own, strict=True))
-    site = places.site(at, time, names[row // len(STAGE_ORDER)])
+    site = places.site(at, time, operator)
     return {} if site is None else {"site": site}
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from profiler.errors import ProfError
@@ -47,36 +48,54 @@ class Document:
 
 def split(blocks: Iterable[bytes], document: Document, name: str) -> Iterator[list[Event]]:
     """The events in the order of the file. Raises ProfError where the text is no trace."""
-    pending = b""
-    inside = ended = False
-    for block in blocks:
-        if not inside:
-            pending += block
-            start = _start(pending, document, name)
-            if start is None:
-                continue
-            inside, pending, block = True, b"", pending[start:]
+    stream = iter(blocks)
+    first = _after_head(stream, document, name)
+    pending, ended = bytearray(), False
+    due = 0  # length of what is pending, from which a border is looked for in it again
+    for block in chain((first,), stream):
         border = None if ended else _last_border(block)[0]
         if border is None:
-            pending, block = b"", pending + block
-            border = None if ended else next(filter(None, _last_border(block)), None)
-        if border is None:
-            pending = block
-        else:
+            pending += block
+            if not ended and len(pending) >= due:
+                border = next(filter(None, _last_border(pending)), None)
+                due = 2 * len(pending)
+                if border is not None:
+                    pending, block = bytearray(), bytes(pending)
+        if border is not None:
             events, rest, ended = _decode(_bracketed(pending, block, border), document)
             yield events
-            pending = rest + block[border:]
+            pending, due = bytearray(rest), 0
+            pending += block[border:]
         if len(pending) > MOST_PENDING_BYTES:
             document.damaged += not ended
             break
-    if not inside:
-        raise ProfError(f"{name} holds no traceEvents: it is not a trace of torch.profiler, or it broke off at once.")
+    left = bytes(pending)
     if not ended:
-        events, pending, ended = _last(pending.lstrip(_WHITE + b","), document)
+        events, left, ended = _last(left.lstrip(_WHITE + b","), document)
         yield events
     document.complete = ended
     if ended:
-        document.tail = _tail(pending) or {}
+        document.tail = _tail(left) or {}
+
+
+def _after_head(stream: Iterator[bytes], document: Document, name: str) -> bytes:
+    """The text read so far, from the first event on. A long head is looked at each time that it has doubled."""
+    parts: list[bytes] = []
+    size = due = 0
+    for block in stream:
+        parts.append(block)
+        size += len(block)
+        if size >= due:
+            parts = [b"".join(parts)]
+            start = _start(parts[0], document, name)
+            if start is not None:
+                return parts[0][start:]
+            due = min(2 * size, MOST_PENDING_BYTES + 1)
+    text = b"".join(parts)
+    start = _start(text, document, name)
+    if start is None:
+        raise ProfError(f"{name} holds no traceEvents: it is not a trace of torch.profiler, or it broke off at once.")
+    return text[start:]
 
 
 def _start(text: bytes, document: Document, name: str) -> int | None:
@@ -116,7 +135,7 @@ def _tail(text: bytes) -> dict[str, Any] | None:
         return None
 
 
-def _last_border(text: bytes) -> tuple[int | None, int | None]:
+def _last_border(text: bytes | bytearray) -> tuple[int | None, int | None]:
     """Right after the last `}` that is followed by `, {`: of an event, and one that may lie within an event.
 
     None for none; the second is not looked for beyond the first.
@@ -137,7 +156,7 @@ def _last_border(text: bytes) -> tuple[int | None, int | None]:
     return None, fallback
 
 
-def _bracketed(pending: bytes, block: bytes, end: int) -> bytes:
+def _bracketed(pending: bytearray, block: bytes, end: int) -> bytes:
     """What is pending and the block up to its end as an array, in one copy: copies cost as much as decoding."""
     pending = pending.lstrip(_WHITE + b",")
     begin = 0
