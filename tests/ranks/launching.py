@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 HEAD = """\
@@ -43,16 +45,35 @@ def environment(ranks: int) -> dict[str, str]:
     }
 
 
+def in_namespace(setup: str, *flags: str) -> list[str]:
+    """What stands before a command that is to run in a network namespace of its own, set up by a shell."""
+    return ["unshare", "-n", *flags, "sh", "-c", f'{setup}\nexec "$@"', "namespace"]
+
+
+def may_use(namespace: Sequence[str]) -> bool:
+    """Whether this kernel and user may set up such a namespace."""
+    if not all(map(shutil.which, ("unshare", "ip", "tc"))):
+        return False
+    return subprocess.run([*namespace, "true"], capture_output=True).returncode == 0
+
+
 def on_ranks(
-    folder: Path, source: str, *arguments: str, ranks: int = 2, profiled: bool = True, timeout_s: float = 120
+    folder: Path,
+    source: str,
+    *arguments: str,
+    ranks: int = 2,
+    profiled: bool = True,
+    timeout_s: float = 120,
+    each: str = EACH,
+    inside: Sequence[str] = (),
 ) -> subprocess.CompletedProcess[str]:
-    """Run `HEAD` and `source` on every rank; the run's folder is `folder / "run"`."""
+    """Run `HEAD` and `source` on every rank by the shell's `each`; the run's folder is `folder / "run"`."""
     script = folder / "train.py"
     script.write_text(HEAD + source)
-    command = ["bash", "-c", EACH, "ranks", sys.executable, str(script), *arguments]
+    command = ["bash", "-c", each, "ranks", sys.executable, str(script), *arguments]
     if profiled:
         prof = [sys.executable, "-m", "profiler.cli.main", "attach", "-o", str(folder), "--name", "run"]
         command = [*prof, "--", *command]
     return subprocess.run(
-        command, cwd=folder, env=environment(ranks), capture_output=True, text=True, timeout=timeout_s
+        [*inside, *command], cwd=folder, env=environment(ranks), capture_output=True, text=True, timeout=timeout_s
     )

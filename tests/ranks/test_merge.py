@@ -220,6 +220,18 @@ def test_what_is_no_ranks_facts_is_refused(text: bytes) -> None:
         from_json(RankFacts, text)
 
 
+def test_messages_to_several_ranks_add_up() -> None:
+    def message(kind: str, peer: int) -> Exchange:
+        return Exchange(kind, "default", 4, "gloo", "float32", 2.0, 4096.0, 0.5, 0.1, False, peer=peer)
+
+    first, *rest = job(4)
+    ranks = [replace(first, exchanges=tuple(message("send", peer) for peer in (1, 2, 3)))]
+    ranks += [replace(rank, exchanges=(message("receive", 0),)) for rank in rest]
+    found = merge(ranks)
+    assert found is not None
+    assert {row.kind: row.calls for row in found.collectives} == {"send": 6.0, "receive": 2.0}
+
+
 def test_ranks_of_one_attempt_of_an_elastic_job_are_laid_side_by_side() -> None:
     def attempt(restart: int, steps: tuple[int, int]) -> list[RankFacts]:
         return [replace(rank, restart=restart, steps=steps[rank.rank]) for rank in job(2)]

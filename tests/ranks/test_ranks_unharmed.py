@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from launching import on_ranks
+import pytest
+from launching import EACH, on_ranks
 
 TRAINING = """
 import hashlib
@@ -58,6 +59,21 @@ for step in range(20):
 sys.stdout.write(f"DONE {rank}\\n")
 """
 
+LASTING = """
+model = DDP(torch.nn.Linear(64, 64))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+began = time.monotonic()
+for step in range(100_000):
+    model(torch.randn(8, 64)).sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    over = torch.tensor(float(time.monotonic() - began > 1))
+    dist.all_reduce(over)
+    if over:
+        break
+open(f"last-{rank}", "w").write(str(time.time()))
+"""
+
 
 def lines(output: str, word: str) -> list[str]:
     return sorted(line for line in output.splitlines() if line.startswith(word))
@@ -77,3 +93,19 @@ def test_an_error_of_ours_in_a_collective_ends_the_recording_and_not_the_job(tmp
     assert lines(done.stdout, "DONE") == ["DONE 0", "DONE 1"]
     assert done.stderr.count("recording stopped by an error of its own in all_reduce") == 1
     assert "rank 0: recording stopped" in " ".join(done.stderr.split())
+
+
+def ending_s(folder: Path, profiled: bool) -> float:
+    """From the last line of the training to the end of all ranks."""
+    folder.mkdir()
+    done = on_ranks(folder, LASTING, each=f"{EACH}\ndate +%s.%N > ended", profiled=profiled)
+    last = [float(path.read_text()) for path in folder.glob("last-*")]
+    assert done.returncode == 0 and len(last) == 2, done.stderr
+    assert (folder / "run" / "summary.json").exists() == profiled
+    return float((folder / "ended").read_text()) - max(last)
+
+
+@pytest.mark.alone
+@pytest.mark.flaky(reruns=2)  # another program that takes the cores while ranks end
+def test_a_job_ends_no_more_than_two_seconds_later(tmp_path: Path) -> None:
+    assert ending_s(tmp_path / "with", profiled=True) - ending_s(tmp_path / "alone", profiled=False) < 2

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from launching import EACH, HEAD, environment
+from launching import in_namespace, may_use, on_ranks
 
 MEGABITS = 400
-LIMITED = f"ip link set lo up && tc qdisc add dev lo root tbf rate {MEGABITS}mbit burst 256kb latency 100ms"
+LIMITED = in_namespace(
+    f"set -e; ip link set lo up; tc qdisc add dev lo root tbf rate {MEGABITS}mbit burst 256kb latency 100ms"
+)
 
-TRAINING = (
-    HEAD
-    + """
+TRAINING = """
 model = torch.nn.Sequential(*[torch.nn.Linear(512, 512) for _ in range(4)])
 model = DDP(model, bucket_cap_mb=1, gradient_as_bucket_view=True)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
@@ -27,29 +24,11 @@ for step in range(40):
     optimizer.step()
     optimizer.zero_grad()
 """
-)
 
 
-def allowed() -> bool:
-    """Whether this kernel and user may make a namespace and limit its loopback."""
-    if not all(map(shutil.which, ("unshare", "ip", "tc"))):
-        return False
-    return subprocess.run(["unshare", "-n", "sh", "-c", LIMITED], capture_output=True).returncode == 0
-
-
-@pytest.mark.skipif(not allowed(), reason="no right to make a network namespace with a limited loopback")
+@pytest.mark.skipif(not may_use(LIMITED), reason="no right to make a network namespace with a limited loopback")
 def test_transfer_takes_what_a_limited_network_makes_of_it(tmp_path: Path) -> None:
-    (tmp_path / "train.py").write_text(TRAINING)
-    prof = [sys.executable, "-m", "profiler.cli.main", "attach", "-o", str(tmp_path), "--name", "run"]
-    each = ["bash", "-c", EACH, "ranks", sys.executable, str(tmp_path / "train.py")]
-    done = subprocess.run(
-        ["unshare", "-n", "sh", "-c", f'{LIMITED} && exec "$@"', "limited", *prof, "--", *each],
-        cwd=tmp_path,
-        env=environment(2),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = on_ranks(tmp_path, TRAINING, inside=LIMITED)
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     ranks = summary["ranks"]

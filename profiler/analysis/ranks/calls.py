@@ -1,7 +1,7 @@
 """Single calls of the same collective on the ranks that took part, side by side.
 
 In:  `Exchange`s of ranks, of one kind, type, size and group.
-Out: what each call took once all had come: the time of the rank that it blocked least.
+Out: what each call took once all had come: the time of the rank that it blocked least; the median of these.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from math import lcm
 
 import numpy as np
 
+from profiler.analysis.noise import MAD_TO_SIGMA
 from profiler.analysis.rank_facts import Exchange
 from profiler.analysis.ranks.matched import Floats
 
 FEWEST = 8  # calls in common below which nothing is said
+_OF_MEDIAN = 1.2533  # standard error of a median over that of a mean
 
 
 def transfers(exchanges: Sequence[Exchange]) -> Floats | None:
@@ -34,3 +36,13 @@ def transfers(exchanges: Sequence[Exchange]) -> Floats | None:
         return None
     result: Floats = np.min([column[:count] for column in columns], axis=0)
     return result
+
+
+def median_transfer(exchanges: Sequence[Exchange]) -> tuple[float, float] | None:
+    """The median of these transfers and its standard error, ms; None where there are none."""
+    taken = transfers(exchanges)
+    if taken is None:
+        return None
+    middle = float(np.median(taken))
+    spread = MAD_TO_SIGMA * float(np.median(np.abs(taken - middle)))
+    return middle, _OF_MEDIAN * spread / float(np.sqrt(len(taken)))

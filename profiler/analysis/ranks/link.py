@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from profiler.analysis.rank_facts import Exchange, LinkModel, RankFacts, Reduction, wire_factor
-from profiler.analysis.ranks.calls import transfers
+from profiler.analysis.ranks.calls import median_transfer
 from profiler.analysis.ranks.matched import Floats
 from profiler.record.vocabulary import COLLECTIVES, TOGETHER, Communication
 
@@ -89,14 +89,11 @@ def _points(ranks: Sequence[RankFacts]) -> dict[tuple[str, str, int], list[Point
 
 def _point(exchanges: Sequence[Exchange]) -> Point | None:
     """The median transfer of one size, and how sure it is."""
-    taken = transfers(exchanges)
-    if taken is None:
+    taken = median_transfer(exchanges)
+    if taken is None or taken[0] <= 0:
         return None
-    middle = float(np.median(taken))
-    spread = 1.4826 * float(np.median(np.abs(taken - middle)))
-    error = 1.2533 * spread / np.sqrt(len(taken))
-    size = float(np.mean([each.bytes for each in exchanges]))
-    return Point(size, middle, error / middle) if middle > 0 else None
+    middle, error = taken
+    return Point(float(np.mean([each.bytes for each in exchanges])), middle, error / middle)
 
 
 def _reduced(ranks: Sequence[RankFacts]) -> Point | None:

@@ -61,7 +61,6 @@ def merge(
         withheld["exposed communication"] = (
             "the device runs behind the host, whose clock tells when it waits, not for what"
         )
-    network_ms = wait.transfer_ms if wait else None
     modelled = link.links(judged)
     if isinstance(modelled, str):
         withheld["link"] = modelled
@@ -81,7 +80,7 @@ def merge(
         compared_steps=len(matched.index) if matched else 0,
         step_ms=_mean([rank.step_mean_ms for rank in judged]),
         exposed_ms=exposed,
-        network_ms=network_ms,
+        network_ms=wait.transfer_ms if wait else None,
         waiting_ms=wait.mean_ms if wait else None,
         hidden_ms=_mean([rank.reduction.hidden_ms if rank.reduction else None for rank in judged]),
         phases_ms=_phases([rank for rank in judged if not rank.asynchronous]),
@@ -227,22 +226,24 @@ def _phases(judged: Sequence[RankFacts]) -> dict[str, float]:
 
 def _collectives(judged: Sequence[RankFacts]) -> tuple[CollectiveRow, ...]:
     """Messages of one kind and size over all ranks, with the time of the rank that waits least for them."""
-    by_key: dict[tuple[str, str, str | None, int], list[Exchange]] = {}
+    by_key: dict[tuple[str, str, str | None, int], dict[int, list[Exchange]]] = {}
     for rank in judged:
         for exchange in rank.exchanges:
             key = (exchange.kind, exchange.group, exchange.dtype, int(exchange.bytes).bit_length())
-            by_key.setdefault(key, []).append(exchange)
+            by_key.setdefault(key, {}).setdefault(rank.rank, []).append(exchange)
     rows = [_collective(found, len(judged)) for found in by_key.values()] + _reductions(judged)
     rows.sort(key=lambda row: -row.calls * (row.ms or 0.0))
     return tuple(rows[:_MOST_ROWS])
 
 
-def _collective(found: Sequence[Exchange], ranks: int) -> CollectiveRow:
+def _collective(by_rank: Mapping[int, Sequence[Exchange]], ranks: int) -> CollectiveRow:
+    found = [exchange for each in by_rank.values() for exchange in each]
+    one_each = len(found) == len(by_rank) == ranks
     size = float(np.mean([exchange.bytes for exchange in found]))
     times = [exchange.blocked_ms for exchange in found if exchange.blocked_ms is not None]
     shortest = [exchange.shortest_ms for exchange in found if exchange.shortest_ms is not None]
     ms = min(times) if times and not found[0].asynchronous else None
-    single = transfers(found) if ms is not None and found[0].kind in _TOGETHER and len(found) == ranks else None
+    single = transfers(found) if ms is not None and found[0].kind in _TOGETHER and one_each else None
     if single is not None and ms is not None:
         ms = min(ms, float(single.mean()))
     return CollectiveRow(
@@ -251,7 +252,7 @@ def _collective(found: Sequence[Exchange], ranks: int) -> CollectiveRow:
         group_size=found[0].group_size,
         backend=found[0].backend,
         dtype=found[0].dtype,
-        calls=float(np.mean([exchange.calls for exchange in found])),
+        calls=sum(exchange.calls for exchange in found) / len(by_rank),  # those to several peers add up
         bytes=size,
         ms=ms,
         shortest_ms=min(shortest) if shortest else None,

@@ -18,7 +18,7 @@ from typing import TypeVar
 import numpy as np
 
 from profiler.analysis.rank_facts import Exchange, RankFacts, SlowLink
-from profiler.analysis.ranks.calls import transfers
+from profiler.analysis.ranks.calls import median_transfer
 from profiler.record.vocabulary import COLLECTIVES, TOGETHER, Communication
 
 SLOWER = 1.5  # times the typical group's time, from which a group is slow
@@ -83,13 +83,8 @@ def _timed(exchanges: Sequence[Exchange]) -> _Timed | None:
     """What a call takes; None where a rank's side is missing, or too few calls were kept."""
     first = exchanges[0]
     sides = 2 if first.kind in (_SEND, _RECEIVE) else first.group_size
-    taken = transfers(exchanges) if len(exchanges) == sides else None
-    if taken is None:
-        return None
-    middle = float(np.median(taken))
-    spread = 1.4826 * float(np.median(np.abs(taken - middle)))
-    error = 1.2533 * spread / float(np.sqrt(len(taken)))
-    return _Timed(middle, error, float(np.mean([each.calls for each in exchanges])), first.bytes)
+    taken = median_transfer(exchanges) if len(exchanges) == sides else None
+    return _Timed(*taken, float(np.mean([each.calls for each in exchanges])), first.bytes) if taken else None
 
 
 def _slow(key: Key, timed: Mapping[Ranks, _Timed], hosts: Mapping[int, str]) -> list[SlowLink]:
