@@ -72,6 +72,7 @@ def environment() -> Environment:
         "label": wording.label,
         "significant": wording.significant,
         "value": _setting_text,
+        "unbroken": wording.unbroken,
     }
     environment.globals |= {
         "place": wording.place,

@@ -52,6 +52,14 @@ DEVICE = {  # what the device's time went to; idle time by its cause
     "communication": "#7b6fb0",
     "unknown": "#c2c7cf",
 }
+HOST = {  # what the host's part of a step went to, beside the device's: tints of DEVICE["host"]
+    "host_to_device": "#f7dc6f",
+    "forward": "#f5c869",
+    "backward": "#e69f00",
+    "optimizer": "#b98a2c",
+    "communication": "#c9886b",
+    "other": "#f6e3c0",
+}
 FAMILIES = {
     "gemm": "#0072b2",
     "attention": "#7b6fb0",

@@ -7,6 +7,7 @@ Out: short text, the same in the terminal and in HTML. None never becomes 0: cal
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from pathlib import PurePath
 
@@ -17,6 +18,7 @@ from profiler.rules.base import Finding, Gain
 TO = "\u2013"  # between the ends of a range
 TIMES = "\u00d7"
 THIN = "\u202f"  # narrow no-break space between a number and its unit
+_UNIT = re.compile(r"(?<=\d) (?=(?:%|µs|ms|s|min|h|[kMGT]?i?B|[KMGT]iB)(?![\w/]))")
 STAGE_LABELS = {
     "data_wait": "data wait",
     "host_to_device": "host to device",
@@ -41,6 +43,11 @@ def significant(value: float, digits: int = 3) -> str:
     rounded = float(f"{value:.{digits}g}")  # 99.96 has to count as 100 before decimals are chosen
     decimals = max(digits - 1 - math.floor(math.log10(abs(rounded))), 0)
     return f"{rounded if decimals else round(value):,.{decimals}f}"
+
+
+def unbroken(text: str) -> str:
+    """The text with each number kept on the line of its unit."""
+    return _UNIT.sub(THIN, text)
 
 
 def _unit(milliseconds: float) -> tuple[float, str]:

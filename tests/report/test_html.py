@@ -56,7 +56,7 @@ def test_the_file_is_small_and_refers_to_nothing_outside_itself(pages, name):
 def test_the_first_screen_holds_verdict_bar_finding_and_gain(pages):
     first = pages["data_bound"].split("<nav")[0]
     told = Page(first).told()
-    assert "62 % of every step goes to preparing the next batch" in told
+    assert "62\u202f% of every step goes to preparing the next batch" in told
     assert "39.4\u202fms" in told and "62.0\u202f%" in told
     assert "train.py:41" in told and "num_workers=5," in told
     assert "2.2\u20132.6\u00d7" in told and "24.5\u201328.3\u202fms a step" in told

@@ -56,6 +56,16 @@ def test_text_on_every_stage_is_legible():
         assert (luminances[1] + 0.05) / (luminances[0] + 0.05) >= 4.5, colour
 
 
+def test_parts_of_the_host_have_tints_of_their_own_that_text_can_be_read_on():
+    assert {*STAGE_ORDER} - {"data_wait"} == {*palette.HOST}
+    for one, other in combinations([palette.DEVICE["data_wait"], *palette.HOST.values()], 2):
+        a, b = (seen(colour, VISION["all cones"]) for colour in (one, other))
+        assert sum((x - y) ** 2 for x, y in zip(a, b, strict=True)) ** 0.5 > 10, (one, other)
+    for colour in palette.HOST.values():
+        luminances = sorted((lum(colour), lum(palette.ink(colour))))
+        assert (luminances[1] + 0.05) / (luminances[0] + 0.05) >= 4.5, colour
+
+
 def lum(colour):
     r, g, b = linear(colour)
     return 0.2126 * r + 0.7152 * g + 0.0722 * b

@@ -10,7 +10,7 @@ from pathlib import Path
 import sample_result
 from rich.console import Console
 
-from profiler.analysis.rank_facts import LastSeen
+from profiler.analysis.rank_facts import CollectiveRow, LastSeen
 from profiler.analysis.ranks.merge import merge
 from profiler.analysis.site import Site
 from profiler.report.html import render_html
@@ -69,6 +69,31 @@ def test_of_many_ranks_those_that_stand_out_are_named_and_the_rest_is_a_distribu
     assert "rank 200" in {row.name for row in section.rows}
     assert [row.name for row in section.quantiles] == ["least", "5 %", "median", "95 %", "most"]
     assert section.left_out == 300 - len(section.rows)
+
+
+def test_a_column_that_no_rank_fills_is_not_there():
+    base = sample_result.data_bound()
+    ranks = ranked(job(3)).facts.ranks
+    row = CollectiveRow("all_reduce", "default", 3, "gloo", "float32", 1.0, 4096.0, 2.0, 1.5, 0.5)
+    full = replace(ranks, collectives=(row,))
+    bare = replace(
+        ranks,
+        rows=tuple(replace(rank, waiting_ms=None) for rank in ranks.rows),
+        collectives=(replace(row, ms=None, gigabytes_per_s=None),),
+    )
+    pages = [render_html(Result(replace(base.facts, ranks=each), base.judgement)) for each in (full, bare)]
+    for heading in ("waits for others", "time a call", "bandwidth"):
+        assert [f">{heading}</th>" in page for page in pages] == [True, False]
+    section = ranks_section(replace(base.facts, ranks=bare))
+    assert all(len(row.cells) == len(section.columns) for row in section.rows)
+
+
+def test_a_rank_without_steps_is_not_in_the_median_of_a_column():
+    ranks = ranked(job(3)).facts.ranks
+    gone = replace(ranks.rows[0], step_ms=None, stages_ms={}, waiting_ms=None)
+    section = ranks_section(replace(ranked(job(3)).facts, ranks=replace(ranks, rows=(gone, *ranks.rows[1:]))))
+    assert {cell.text for cell in section.rows[0].cells} == {""}
+    assert all(abs(cell.shade) < 0.5 for cell in section.rows[1].cells)
 
 
 def test_a_hang_is_the_first_thing_said_of_the_ranks():

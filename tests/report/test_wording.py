@@ -102,3 +102,10 @@ def test_the_overhead_is_not_told_when_it_was_not_measured():
     assert plain(wording.overhead(sample_result.data_bound().facts) or "").startswith(
         "about 6.4 µs a step (<0.1 % of a step)"
     )
+
+
+def test_a_number_stays_on_the_line_of_its_unit() -> None:
+    text = wording.unbroken("works 12.0 ms of each 40 ms step (30 %), 1.5 GiB, 3 samples, 2 main loops, 8 B/s, 4 µs")
+    thin = text.count(wording.THIN)
+    assert thin == 5 and f"30{wording.THIN}%" in text and f"1.5{wording.THIN}GiB" in text
+    assert "3 samples" in text and "2 main" in text and "8 B/s" in text

@@ -76,7 +76,8 @@ def _parts(path: CriticalPath) -> tuple[Part, ...]:
     ]
     for stage in STAGE_ORDER:
         time = path.host_ms.get(stage, 0.0)
-        pieces.append((f"host: {wording.label(stage)}", time, palette.DEVICE["host"], palette.hatch(stage)))
+        tint = palette.HOST.get(stage, palette.DEVICE["host"])
+        pieces.append((f"host: {wording.label(stage)}", time, tint, palette.hatch(stage)))
     pieces.append(("launch", path.launch_ms, _LAUNCH, 0))
     families = list(palette.FAMILIES)
     for family, time in path.kernels_ms.items():

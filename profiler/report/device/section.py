@@ -18,7 +18,6 @@ from profiler.report.part import Part
 from profiler.report.wording import ms, share
 
 MOST_KERNELS = 25
-MOST_CALLS = 12
 WORTH = 0.0005  # of the span: a thinner piece of the bar is not drawn
 
 

@@ -20,6 +20,7 @@ MOST_ROWS = 64
 MOST_OUTLIERS = 32
 MOST_COLLECTIVES = 16
 MOST_ALSO = 8
+_STEP, _WAITS = "", "waits for others"  # columns beside those of the stages
 _FULL_SHADE = 0.15  # of the step: a cell so far from the column's median has the full colour
 _STANDS_OUT = 4.0  # robust deviations from the median
 _STANDS_OUT_SHARE = 0.03  # and of the step
@@ -97,16 +98,18 @@ def ranks_section(facts: Facts) -> RanksSection | None:
         return None
     names = palette.in_order({name for row in ranks.rows for name in row.stages_ms})
     names = [name for name in names if any(row.stages_ms.get(name) for row in ranks.rows)]
-    shown = _shown(ranks, names)
+    waits = any(row.waiting_ms is not None for row in ranks.rows)
+    columns = [_STEP, *names, *([_WAITS] if waits else [])]
+    shown = _shown(ranks, columns)
     other = ranks.late.rank if ranks.late else ranks.slowest
     return RanksSection(
         sentences=sentences(ranks),
         alarm=" ".join(filter(None, (alarm(ranks), mismatched(ranks, facts.root)))),
         stands=_stands(ranks, facts.root),
         figures=_figures(ranks),
-        columns=("step", *(wording.label(name) for name in names), "waits for others"),
-        rows=_heat(ranks, names, shown),
-        quantiles=_quantiles(ranks, names) if len(shown) < len(ranks.rows) else (),
+        columns=tuple("step" if name == _STEP else wording.label(name) for name in columns),
+        rows=_heat(ranks, columns, shown),
+        quantiles=_quantiles(ranks, columns) if len(shown) < len(ranks.rows) else (),
         left_out=len(ranks.rows) - len(shown),
         hosts=ranks.hosts > 1,
         pair=_pair(ranks, names, other) if other is not None else (),
@@ -283,42 +286,37 @@ def _ms(value: float | None) -> str | None:
     return None if value is None else ms(value)
 
 
-def _column(ranks: RanksFacts, names: list[str], place: int) -> list[float]:
-    """A column of the heat map over all ranks: the step, a stage, or waiting where it was told."""
-    if place == 0:
-        return [row.step_ms or 0.0 for row in ranks.rows]
-    if place <= len(names):
-        return [row.stages_ms.get(names[place - 1], 0.0) for row in ranks.rows]
-    return [row.waiting_ms for row in ranks.rows if row.waiting_ms is not None]
+def _value(row: RankRow, column: str) -> float | None:
+    if row.step_ms is None or column == _STEP:
+        return row.step_ms
+    return row.waiting_ms if column == _WAITS else row.stages_ms.get(column, 0.0)
 
 
-def _values(row: RankRow, names: list[str]) -> list[float | None]:
-    if row.step_ms is None:
-        return [None] * (len(names) + 2)
-    return [row.step_ms, *(row.stages_ms.get(name, 0.0) for name in names), row.waiting_ms]
+def _told(ranks: RanksFacts, column: str) -> list[float]:
+    """A column of the heat map, of all ranks that have it."""
+    return [value for value in (_value(row, column) for row in ranks.rows) if value is not None]
 
 
-def _middles(ranks: RanksFacts, names: list[str]) -> list[float]:
-    columns = (_column(ranks, names, place) for place in range(len(names) + 2))
-    return [median(column) if column else 0.0 for column in columns]
+def _middles(ranks: RanksFacts, columns: list[str]) -> list[float]:
+    return [median(_told(ranks, column) or [0.0]) for column in columns]
 
 
-def _shown(ranks: RanksFacts, names: list[str]) -> list[int]:
+def _shown(ranks: RanksFacts, columns: list[str]) -> list[int]:
     """Places of the rows to show: all, or those that stand out."""
     if len(ranks.rows) <= MOST_ROWS:
         return list(range(len(ranks.rows)))
-    middles = _middles(ranks, names)
+    middles = _middles(ranks, columns)
     step = middles[0] or 1.0
     spreads = [
-        1.4826 * median([abs(value - middle) for value in _column(ranks, names, place)] or [0.0])
-        for place, middle in enumerate(middles)
+        1.4826 * median([abs(value - middle) for value in _told(ranks, column)] or [0.0])
+        for column, middle in zip(columns, middles, strict=True)
     ]
     named = {ranks.typical, ranks.slowest, *_late_ranks(ranks)}
     scores = {}
     for place, row in enumerate(ranks.rows):
         away = [
             abs(value - middle) if value is not None else 0.0
-            for value, middle in zip(_values(row, names), middles, strict=True)
+            for value, middle in zip((_value(row, column) for column in columns), middles, strict=True)
         ]
         odd = [
             part / step
@@ -335,14 +333,14 @@ def _late_ranks(ranks: RanksFacts) -> list[int]:
     return [late.rank, *(each.rank for each in late.also)] if late is not None else []
 
 
-def _heat(ranks: RanksFacts, names: list[str], shown: list[int]) -> tuple[HeatRow, ...]:
-    middles = _middles(ranks, names)
+def _heat(ranks: RanksFacts, columns: list[str], shown: list[int]) -> tuple[HeatRow, ...]:
+    middles = _middles(ranks, columns)
     full = _FULL_SHADE * (middles[0] or 1.0)
     rows = []
     for row in (ranks.rows[place] for place in shown):
         cells = tuple(
             Cell("", 0.0) if value is None else Cell(ms(value), max(-1.0, min(1.0, (value - middle) / full)))
-            for value, middle in zip(_values(row, names), middles, strict=True)
+            for value, middle in zip((_value(row, column) for column in columns), middles, strict=True)
         )
         rows.append(HeatRow(f"rank {row.rank}", _note(ranks, row), row.host, cells))
     return tuple(rows)
@@ -358,12 +356,12 @@ def _note(ranks: RanksFacts, row: RankRow) -> str:
     return "typical" if row.rank == ranks.typical else ""
 
 
-def _quantiles(ranks: RanksFacts, names: list[str]) -> tuple[HeatRow, ...]:
-    columns = [sorted(_column(ranks, names, place)) for place in range(len(names) + 2)]
+def _quantiles(ranks: RanksFacts, columns: list[str]) -> tuple[HeatRow, ...]:
+    ordered = [sorted(_told(ranks, column)) for column in columns]
     found = []
     for name, part in (("least", 0.0), ("5 %", 0.05), ("median", 0.5), ("95 %", 0.95), ("most", 1.0)):
         cells = (
-            Cell(ms(column[round(part * (len(column) - 1))]), 0.0) if column else Cell("", 0.0) for column in columns
+            Cell(ms(values[round(part * (len(values) - 1))]), 0.0) if values else Cell("", 0.0) for values in ordered
         )
         found.append(HeatRow(name, "of all ranks", "", tuple(cells)))
     return tuple(found)
