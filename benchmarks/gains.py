@@ -152,11 +152,7 @@ def _undisturbed(folder: Path) -> Steps:
 
 def start(label: Label, folder: Path, *arguments: str) -> subprocess.Popen[str]:
     """Begin to profile a training, in a process group of its own."""
-    tables: dict[str, list[str]] = {}
-    for rule, threshold, value in label.settings:
-        tables.setdefault(rule, []).append(f"{threshold} = {value}")
-    lines = [line for rule, held in tables.items() for line in (f'[tool.prof.rules."{rule}"]', *held)]
-    (folder / "pyproject.toml").write_text("\n".join(lines) + "\n")
+    (folder / "pyproject.toml").write_text(label.pyproject)
     return subprocess.Popen(
         prof(folder, "run", *label.command, *arguments),
         cwd=folder,

@@ -28,10 +28,7 @@ EACH_PLANTED = [pytest.param(label, id=label.name) for label in LABELS if not la
 def judged(label: Label, folder: Path, ending: str = "") -> dict[str, Any]:
     """The summary that today's code makes of a recording."""
     facts = read_facts(unpack(SCENARIOS, label.name + ending, folder))
-    thresholds: dict[str, dict[str, float]] = {}
-    for rule, threshold, value in label.settings:
-        thresholds.setdefault(rule, {})[threshold] = value
-    return summary(Result(facts, judge(facts, RulesConfig(thresholds=thresholds))))
+    return summary(Result(facts, judge(facts, RulesConfig(thresholds=label.thresholds))))
 
 
 def test_each_training_and_each_twin_was_recorded() -> None:

@@ -63,7 +63,7 @@ def one_after_the_other(label: Label, folder: Path) -> Pair:
 
 
 def _start(label: Label, folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    (folder / "pyproject.toml").write_text(_settings(label))
+    (folder / "pyproject.toml").write_text(label.pyproject)
     prof = [sys.executable, "-m", "profiler.cli.main", "attach", "-o", str(folder), "--name", "run", "--quiet"]
     command = [*prof, *label.command, *arguments]
     return subprocess.Popen(
@@ -80,11 +80,3 @@ def _summary(process: subprocess.Popen[str], folder: Path) -> dict[str, Any]:
     assert process.returncode == 0, errors
     summary: dict[str, Any] = json.loads((folder / "run" / "summary.json").read_text())
     return summary
-
-
-def _settings(label: Label) -> str:
-    """The thresholds that a script asks for, as a pyproject.toml."""
-    rules: dict[str, list[str]] = {}
-    for rule, threshold, value in label.settings:
-        rules.setdefault(rule, []).append(f"{threshold} = {value}")
-    return "\n".join(line for rule, lines in rules.items() for line in (f'[tool.prof.rules."{rule}"]', *lines)) + "\n"

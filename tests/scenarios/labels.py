@@ -49,6 +49,23 @@ class Label:
     live: bool = False
 
     @property
+    def thresholds(self) -> dict[str, dict[str, float]]:
+        """What it asks of rules: rule → threshold → value."""
+        found: dict[str, dict[str, float]] = {}
+        for rule, threshold, value in self.settings:
+            found.setdefault(rule, {})[threshold] = value
+        return found
+
+    @property
+    def pyproject(self) -> str:
+        """The same as a pyproject.toml."""
+        tables = [
+            "\n".join([f'[tool.prof.rules."{rule}"]', *(f"{name} = {value}" for name, value in held.items())])
+            for rule, held in self.thresholds.items()
+        ]
+        return "\n".join(tables) + "\n"
+
+    @property
     def command(self) -> list[str]:
         """What `prof attach` is to run."""
         if self.ranks == 1:
