@@ -91,7 +91,7 @@ def test_the_first_screen_needs_no_javascript(reader):
     reader.open("data_bound", charts=False)
     from selenium.webdriver.common.by import By
 
-    assert "62 % of every step" in reader.driver.find_element(By.TAG_NAME, "h1").text
+    assert "62\u202f% of every step" in reader.driver.find_element(By.TAG_NAME, "h1").text
     bars = reader.driver.find_elements(By.CSS_SELECTOR, ".bar.tall > div")
     widths = [bar.rect["width"] for bar in bars]
     assert [round(width / sum(widths), 2) for width in widths] == [0.62, 0.14, 0.17, 0.05, 0.02]
