@@ -119,7 +119,8 @@ class RootSearch:
     """Finds roots, and knows the roots that were found."""
 
     __slots__ = (
-        "_count", "_due", "_key", "_loaders", "_looked_at", "_roots", "armed", "compiling_used", "inside", "session",
+        "_count", "_due", "_key", "_loaders", "_looked_at", "_roots", "_until", "armed", "compiling_used", "inside",
+        "session",
     )  # fmt: skip
 
     def __init__(self, session: Session) -> None:
@@ -131,6 +132,7 @@ class RootSearch:
         self._count = 0
         self._due = 0  # the step after which to look again
         self._looked_at = 0
+        self._until = _SEARCH_STEPS  # the step before which not to rest
         self._loaders: set[int] = set()  # those that were iterated
         self._roots: list[weakref.ref[torch.nn.Module]] = []
         # a key that no RemovableHandle takes
@@ -198,14 +200,27 @@ class RootSearch:
         if loader in self._loaders and step - self._looked_at < _SEARCH_AT_MOST:
             return
         self._loaders.add(loader)
-        self._look(step)
-        if step >= _SEARCH_STEPS:
-            session.on_step(self._rest, first=step + 1)
+        self._look_for(1)
+
+    def optimizer_is_new(self) -> None:
+        """It may train a new model: search during the next two steps."""
+        self._look_for(2)
+
+    def _look_for(self, steps: int) -> None:
+        """Search until so many more steps are done, whatever the rhythm of `on_step`."""
+        session = self.session
+        self._until = max(self._until, session.steps + steps)
+        self._look(session.steps)
+        session.on_step(self._rest_if_due, first=self._until)
+
+    def _rest_if_due(self) -> None:
+        if self.session.steps >= self._until:
+            self._rest()
 
     def on_step(self) -> int:
         """After an optimizer step: search at first, then for one step now and then. Says when to ask again."""
         step = self.session.steps
-        if step < _SEARCH_STEPS:
+        if step < self._until:
             return step + 1
         if step == self._due:
             self._look(step)

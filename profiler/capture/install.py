@@ -92,6 +92,7 @@ def end(session: Session) -> None:
 def _install_forward(session: Session) -> None:
     search = forward.install(session)
     session.epoch_listeners.append(search.epoch_begins)
+    session.optimizer_listeners.append(search.optimizer_is_new)
 
 
 def _forked() -> None:

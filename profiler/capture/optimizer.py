@@ -75,8 +75,13 @@ def _install_step(session: Session) -> None:
     def _patch_step_function(self: Optimizer) -> None:
         original(self)
         if session.active and not _is_compiling():
-            for kind in type(self).__mro__:
-                steps.wrap(kind)
+            try:
+                for kind in type(self).__mro__:
+                    steps.wrap(kind)
+                for listener in session.optimizer_listeners:
+                    listener()
+            except Exception as error:
+                session.fail("optimizer", error)
 
     session.patches.replace(Optimizer, "_patch_step_function", _patch_step_function)
     if not session.config.late:  # no optimizer is older than we are
@@ -104,6 +109,8 @@ class Steps:
             describe_optimizer(self.session, self.count, optimizer)
             self.session.note_call("optimizer", Detail.STEP, depth=3)
             self.session.training_began()
+            for listener in self.session.optimizer_listeners:
+                listener()
             self.count += 1
         return codes
 

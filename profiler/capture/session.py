@@ -77,6 +77,7 @@ class Session:
         self._enders: list[Callable[[], None]] = []
         self.starting_loader = 0xFFFF  # the DataLoader whose iterator is being made
         self.epoch_listeners: list[Callable[[], None]] = []
+        self.optimizer_listeners: list[Callable[[], None]] = []  # called when one is made, and at its first step
         self.gate = Gate()
         self.gate.on_due = self.call_listeners
         self._listeners: list[tuple[int, Callable[[], int | None]]] = []

@@ -53,6 +53,16 @@ def plain() -> None:
         optimizer.step()
 
 
+def folds_of_a_cross_validation() -> None:
+    for _ in range(8):
+        model = net()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for start in range(0, 32, 4):
+            nn.functional.cross_entropy(model(INPUTS[start : start + 4]), TARGETS[start : start + 4]).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+
 def zero_grad_last_and_a_functional_loss() -> None:
     model = net()
     optimizer = torch.optim.AdamW(model.parameters())
@@ -321,6 +331,7 @@ SHAPES: list[tuple[Callable[[], None], int, float, float, int]] = [
     (early_break, 16, 1, 1, 0),
     (checkpoints_between, 16, 1, 1, 0),
     (iterable_dataset, 16, 1, 1, 0),
+    (folds_of_a_cross_validation, 64, 1, 0, 0),
     (marked_by_hand, 16, 1, 0, 0),
     (mixed_precision_with_scaler_and_scheduler, 16, 1, 1, 0),
 ]
