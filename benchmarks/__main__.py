@@ -58,9 +58,9 @@ def ranks_table() -> str:
         "ranks",
         "Cost of seeing communication",
         "On a rank that is alone in its group. *Adds*: short blocks with and without recording in turn; *beyond*: what "
-        "of it the hooks of communication cost, put in place and taken away from step to step. Controls compare like "
-        "with like. Medians, in brackets the interval that holds them 95 times of 100. *CPU* is the training "
-        "thread's own time, without that of programs that take the core meanwhile. Must: 15 µs beyond.",
+        "of it the hooks of communication cost, of two like loops in turn, one with them and one without. Controls "
+        "compare like with like. Medians, in brackets the interval that holds them 95 times of 100. *CPU* is the "
+        "training thread's own time, without that of programs that take the core meanwhile. Must: 15 µs beyond.",
         ("loop", "time", "step", "recording adds", "control", "beyond a lone process", "control"),
         rows,
     )

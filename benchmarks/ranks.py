@@ -9,9 +9,9 @@ core do not count (their use of its caches does):
 - *added*: what all recording adds. A short block without recording, one with, one without, and so on in turn; of a
   block the step that a quarter are faster than, since other programs only ever make steps slower. The control is a
   block without against the other one.
-- *beyond*: what a rank pays beyond a lone process. While recording goes on, the hooks of communication alone are put
-  in place and taken away from step to step: with, without, without, with, and the other way round. The control is the
-  same with the hooks in place throughout.
+- *beyond*: what a rank pays beyond a lone process. While recording goes on, two like loops take steps in turn, one with
+  the hooks of communication in place and one without: with, without, without, with, and the other way round. The
+  control is the same with the hooks in place for both.
 
 Medians, with the interval of a bootstrap that holds 95 of 100 of them.
 """
@@ -31,6 +31,7 @@ from types import ModuleType
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.autograd.graph import get_gradient_edge
 from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.turns import CLOCKS, WARM_STEPS, Block, Estimate, Step, block, estimate, recorded_block
@@ -58,8 +59,8 @@ class RankCost:
     beyond_control: Estimate | None
 
 
-def training(reduce: str) -> Step:
-    """One call is one step of about a millisecond; gradients are reduced by "" (not), "hand" or "DDP"."""
+def training(reduce: str) -> tuple[Step, nn.Module]:
+    """A step of about a millisecond, whose gradients are reduced by "" (not), "hand" or "DDP"; and its model."""
     torch.manual_seed(0)
     model: nn.Module = nn.Sequential(nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10))
     if reduce == "DDP":
@@ -75,31 +76,48 @@ def training(reduce: str) -> Step:
             dist.all_reduce(flat)
         optimizer.step()
 
-    return step
+    return step, model
 
 
-def in_turn(step: Step, owner: ModuleType, name: str, folder: Path) -> tuple[dict[str, Estimate], dict[str, Estimate]]:
+def in_turn(reduce: str, owner: ModuleType, name: str, folder: Path) -> tuple[dict[str, Estimate], dict[str, Estimate]]:
     """What that hook of communication adds to a step, by clock, and what the control says of that."""
     (folder / "processes").mkdir(parents=True)
+    (with_hooks, _), (without, model) = training(reduce), training(reduce)
     session = begin(CaptureConfig(folder, deep=False, late=True))
     for _ in range(WARM_STEPS):
-        step()
+        with_hooks()
+        without()
     hook = getattr(owner, name)
-    found = _exchanged(step, owner, name, hook, hook.__wrapped__), _exchanged(step, owner, name, hook, hook)
+    control = _exchanged((with_hooks, hook), (without, hook), owner, name)
+    if isinstance(model, DistributedDataParallel):
+        _unhook(model)
+    found = _exchanged((with_hooks, hook), (without, hook.__wrapped__), owner, name), control
     setattr(owner, name, hook)
     assert session.active
     end(session)
     return found
 
 
-def _exchanged(step: Step, owner: ModuleType, name: str, one: object, other: object) -> dict[str, Estimate]:
-    """How much longer a step is with `one` than with `other`, by clock: they come in each order equally often."""
+def _unhook(model: DistributedDataParallel) -> None:
+    """Take away what is called when the first parameter's gradient comes, as it stays from step to step."""
+    handle = get_gradient_edge(next(model.parameters())).node.register_prehook(lambda _: None)
+    handle.hooks_dict_ref().clear()
+
+
+def _exchanged(
+    one: tuple[Step, object], other: tuple[Step, object], owner: ModuleType, name: str
+) -> dict[str, Estimate]:
+    """How much longer a step of `one` is than of `other`, by clock: they come in each order equally often.
+
+    Each is a loop, with what stands at `owner.name` meanwhile.
+    """
     longer: dict[str, list[float]] = {clock: [] for clock in CLOCKS}
     for cycle in range(CYCLES):
         sums = dict.fromkeys(CLOCKS, 0)
         first = 1 if cycle % 2 else -1
         for sign in (first, -first, -first, first):
-            setattr(owner, name, one if sign > 0 else other)
+            step, hook = one if sign > 0 else other
+            setattr(owner, name, hook)
             began = [clock() for clock in CLOCKS.values()]
             step()
             for clock, read, start in zip(CLOCKS, CLOCKS.values(), began, strict=True):
@@ -116,7 +134,7 @@ def run(rounds: int = ROUNDS) -> Iterator[RankCost]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=0, world_size=1)
-    steps = {case: training(reduce) for case, reduce in _LOOPS.items()}
+    steps = {case: training(reduce)[0] for case, reduce in _LOOPS.items()}
     before: dict[str, list[Block]] = {case: [] for case in steps}
     during: dict[str, list[Block]] = {case: [] for case in steps}
     after: dict[str, list[Block]] = {case: [] for case in steps}
@@ -130,9 +148,7 @@ def run(rounds: int = ROUNDS) -> Iterator[RankCost]:
                 during[case].append(recorded_block(step, STEPS, Path(folder) / f"{number}-{place}", late=True))
                 after[case].append(block(step, STEPS))
         hooks = {
-            case: in_turn(steps[case], *_HOOKS[reduce], Path(folder) / reduce)
-            for case, reduce in _LOOPS.items()
-            if reduce
+            case: in_turn(reduce, *_HOOKS[reduce], Path(folder) / reduce) for case, reduce in _LOOPS.items() if reduce
         }
     dist.destroy_process_group()
     for clock in CLOCKS:

@@ -1,11 +1,15 @@
 """DistributedDataParallel: its reducer all-reduces gradients in C++, where no function of Python's can be wrapped.
 
 When the last node of a backward pass has run, autograd calls what was queued for that moment; the reducer queues its
-wait for the gradients there. We queue a time stamp before it, from a hook on the node where backward begins, so the
-time from the stamp to the end of backward is what the reduction holds the training up: exposed communication, of
-every step. How much of it was hidden the reducer's own logging says, which samples the first ten iterations and every
-hundredth (on a CPU we ask for every sixteenth; on a GPU a sample waits for the device, so there it stays as it is).
-We read what it holds now and then, which takes 35 µs.
+wait for the gradients there, once all are ready. We queue a time stamp before it, so the time from the stamp to the
+end of backward is what the reduction holds the training up: exposed communication, of every step. It is queued from a
+hook that stays on the node that takes the gradient of the module's first parameter. Where that parameter may get none,
+or a backward pass runs within another (which may end before the outer one does), the hook is on the node where backward
+begins; it is put there anew in each pass, which takes longer.
+
+How much was hidden the reducer's own logging says, which samples the first ten iterations and every hundredth (on a CPU
+we ask for every sixteenth; on a GPU a sample waits for the device, so there it stays as it is). We read what it holds
+now and then, which takes 35 µs.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from threading import get_ident
 from typing import Any
 
 import torch
+from torch.autograd.graph import get_gradient_edge
 from torch.nn.parallel import DistributedDataParallel
 
 from ..record.vocabulary import Communication
@@ -42,6 +47,9 @@ class Gradients:
         self.modules: list[weakref.ref[DistributedDataParallel]] = []
         self.synced = 0  # backward passes that reduce
         self.unsynced = 0  # and those under `no_sync`
+        self.at_root = False  # a stamp is queued where backward begins
+        self._hooks: list[Any] = []
+        self._queue: Callable[[Any], None] | None = None
         self._sampled: dict[str, float] = {"samples": 0, "comm_ns": 0, "hidden_ns": 0, "compute_ns": 0}
         self._iteration = -1
         self._next_note = 0
@@ -54,13 +62,26 @@ class Gradients:
             if engine_call is None:
                 session.note("unobserved", what="communication", why="this torch has no place to see DDP's reduction")
             else:
-                session.patches.replace(torch.autograd, "_engine_run_backward", _seen_backward(self, engine_call))
+                replaced, self._queue = _seen_backward(self, engine_call)
+                session.patches.replace(torch.autograd, "_engine_run_backward", replaced)
+                session.on_close(self.leave_parameters)
             _watch_buffers(session, self.traffic)
             session.on_step(self._read_now_and_then, first=_FIRST_READ)
             session.on_end(self._read_and_note)
         if module.device_type == "cpu":
             module._set_ddp_runtime_logging_sample_rate(_SAMPLE_EVERY)
         self.modules.append(weakref.ref(module))
+        if module.find_unused_parameters or module.static_graph:
+            self.leave_parameters()
+        elif self._queue is not None and not self.at_root:
+            node = get_gradient_edge(_first_reduced(module)).node
+            self._hooks.append(node.register_prehook(self._queue))
+
+    def leave_parameters(self) -> None:
+        """From here on a stamp is queued where backward begins."""
+        self.at_root = True
+        while self._hooks:
+            self._hooks.pop().remove()
 
     def reduces(self) -> bool:
         """Whether the next backward pass ends with a reduction, as far as the modules say."""
@@ -143,13 +164,13 @@ def install(session: Session, traffic: Traffic) -> None:
                 gradients.found(module)
 
 
-def _seen_backward(gradients: Gradients, original: Any) -> Callable[..., Any]:
-    """The call into autograd's engine, inside of what times backward."""
+def _seen_backward(gradients: Gradients, original: Any) -> tuple[Callable[..., Any], Callable[[Any], None]]:
+    """The call into autograd's engine, inside of what times backward; and what queues a stamp from within it."""
     session = gradients.session
     record, clock = session.record, session.clock
     push, pop, raised = codes_of(Communication.GRADIENTS, 0)
-    engine = torch.autograd.Variable._execution_engine
-    waiting = running = False
+    queue_callback = torch.autograd.Variable._execution_engine.queue_callback
+    running = awaited = waiting = False  # a pass; and in it: a stamp is to be queued, was taken
 
     def graph_has_run() -> None:
         """Queued before the reducer's own, so it is called right before it; an error must not reach autograd."""
@@ -158,30 +179,36 @@ def _seen_backward(gradients: Gradients, original: Any) -> Callable[..., Any]:
             waiting = True
             record((push, clock()))
 
-    def begins(gradients: Any) -> None:
-        try:
-            engine.queue_callback(graph_has_run)
-        except Exception as error:
-            session.fail("DistributedDataParallel", error)
+    def queue(_: Any) -> None:
+        nonlocal awaited
+        if awaited:
+            awaited = False
+            try:
+                queue_callback(graph_has_run)
+            except Exception as error:
+                session.fail("DistributedDataParallel", error)
 
     @functools.wraps(original)
     def run_backward(*args: Any, **kwargs: Any) -> Any:
-        nonlocal waiting, running
+        nonlocal waiting, running, awaited
+        if running:
+            gradients.leave_parameters()
         if running or not kwargs.get("accumulate_grad") or get_ident() != session.owner:
             return original(*args, **kwargs)
-        if session.guarded and (_is_compiling() or _compiles_backward()):
+        if session.guarded and (_is_compiling() or _compiled(gradients)):
             return original(*args, **kwargs)
         handle = None
         try:
-            if gradients.reduces():
+            awaited = gradients.reduces()
+            if awaited:
                 gradients.synced += 1
-                root = _root(args[0])
-                handle = root.register_prehook(begins) if root is not None else None
+                root = _root(args[0]) if gradients.at_root else None
+                handle = root.register_prehook(queue) if root is not None else None
             else:
                 gradients.unsynced += 1
         except Exception as error:
             session.fail("DistributedDataParallel", error)
-        if handle is None:
+        if not awaited:
             return original(*args, **kwargs)
         running = True
         try:
@@ -191,19 +218,35 @@ def _seen_backward(gradients: Gradients, original: Any) -> Callable[..., Any]:
                 session.write_safely(raised, "communication")
             raise
         finally:
-            waited, waiting, running = waiting, False, False
-            handle.remove()
+            waited, running, awaited, waiting = waiting, False, False, False
+            if handle is not None:
+                handle.remove()
         if waited:
             session.write_safely(pop, "communication")
+        else:
+            gradients.leave_parameters()
         return result
 
-    return run_backward
+    return run_backward, queue
 
 
-def _compiles_backward() -> bool:
-    """Whether autograd itself is compiled: it would trace our hook."""
+def _compiled(gradients: Gradients) -> bool:
+    """Whether autograd itself is compiled: it would trace our hooks."""
     module = sys.modules.get("torch._dynamo.compiled_autograd")
-    return module is not None and bool(getattr(module, "compiled_autograd_enabled", False))
+    if module is None or not getattr(module, "compiled_autograd_enabled", False):
+        return False
+    gradients.leave_parameters()
+    return True
+
+
+def _first_reduced(module: DistributedDataParallel) -> torch.Tensor:
+    """The parameter whose gradient, as a rule, comes last."""
+    ignored = module.parameters_to_ignore
+    return next(
+        parameter
+        for name, parameter in module.module.named_parameters()
+        if parameter.requires_grad and name not in ignored
+    )
 
 
 def _root(tensors: Any) -> Any:
