@@ -179,6 +179,8 @@ class RankFacts:
     device_times: bool = False  # and stages are timed on the device's own clock
     flight: FlightRecord | None = None
     restart: int = 0  # how often an elastic launcher had restarted the job
+    without_core: float | None = None  # share of the time that its training thread was ready to run and had no core
+    throttle_reasons: int | None = None  # bits of NVML's that were ever set
 
 
 # the job
@@ -237,6 +239,9 @@ class LateRank:
     also_count: int = 0  # of them, those left out of `also` counted too
     alone_ms: float | None = None  # what the step would save if `rank`, or its host, came in time
     saves_ms: float | None = None  # and if all that are named did
+    without_core: float | None = None  # share of the time that its training thread was ready to run and had no core
+    others_without_core: float | None = None  # of the median other rank
+    throttled: bool = False  # its device slowed its clocks down for heat or power; no other rank's did
 
 
 @dataclass(frozen=True, slots=True)

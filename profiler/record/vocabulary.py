@@ -193,6 +193,9 @@ SPANS: dict[int, str] = {
     Name.INSTRUMENT: "instrument",
 }
 
+# NVML's reasons that mean a device too hot or short of power: slowdown by hardware, by heat (two), by a power brake
+GPU_SLOWDOWN = 0x08 | 0x20 | 0x40 | 0x80
+
 TAPE_MAGIC = b"TPTAPE01"
 HEADER_BYTES = 64
 EVENT_BYTES = 16

@@ -91,6 +91,17 @@ def test_a_slow_host_is_named_where_all_of_its_ranks_are_late() -> None:
     assert found.typical not in range(8, 12)
 
 
+def test_a_late_rank_without_a_core_or_on_a_slowed_device_is_told_from_the_others() -> None:
+    ranks = job(4, slower={2: 1.4})
+    shares = (0.02, 0.03, 0.45, None)
+    starved = merge([replace(rank, without_core=share) for rank, share in zip(ranks, shares, strict=True)])
+    assert starved is not None and starved.late is not None and starved.late.rank == 2
+    assert (starved.late.without_core, starved.late.others_without_core) == (0.45, pytest.approx(0.025))
+    for reasons, throttled in (((0, 4, 0x20, None), True), ((0x20,) * 4, False), ((0, 0, 0x04, 0), False)):
+        hot = merge([replace(rank, throttle_reasons=bits) for rank, bits in zip(ranks, reasons, strict=True)])
+        assert hot is not None and hot.late is not None and hot.late.throttled == throttled
+
+
 def test_late_ranks_that_hide_behind_a_later_one_are_named_with_their_own_causes() -> None:
     planted = {9: ("data_wait", 25.0), 3: ("forward", 12.0), 14: ("other", 12.0)}
     found = merge(job(16, late=planted))

@@ -11,14 +11,14 @@ turns in being late within one phase, a part of the waiting is counted as transf
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from profiler.analysis.rank_facts import AlsoLate, Cause, LateRank, RankFacts, RankLine
 from profiler.analysis.ranks.matched import Floats, Ints, Matched
-from profiler.record.vocabulary import STAGE_ORDER
+from profiler.record.vocabulary import GPU_SLOWDOWN, STAGE_ORDER
 
 _OWN_STAGES = tuple(name for name in STAGE_ORDER if name != "communication")
 _COMPUTE = ("forward", "backward", "optimizer")
@@ -121,6 +121,9 @@ def late_rank(ranks: Sequence[RankFacts], matched: Matched, wait: Waiting, arriv
         also_count=len(also),
         alone_ms=_saved(wait, first_rows),
         saves_ms=_saved(wait, sorted(named)),
+        without_core=ranks[row].without_core,
+        others_without_core=_middle(ranks[each].without_core for each in others),
+        throttled=_slowed(ranks[row]) and not any(_slowed(ranks[each]) for each in others),
     )
 
 
@@ -249,6 +252,15 @@ def _ratio(values: Sequence[float | None], row: int, others: Sequence[int]) -> f
     known = [value for value in (values[other] for other in others) if value]
     mine = values[row]
     return mine / float(np.median(known)) if mine and known else None
+
+
+def _middle(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.median(known)) if known else None
+
+
+def _slowed(rank: RankFacts) -> bool:
+    return bool((rank.throttle_reasons or 0) & GPU_SLOWDOWN)
 
 
 def _worker_part(ranks: Sequence[RankFacts], row: int, others: Sequence[int]) -> str | None:

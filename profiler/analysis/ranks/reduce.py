@@ -87,6 +87,8 @@ def rank_facts(
         device_times=facts.machine.device_times,
         flight=flight.find(tuple(map(str, joined.get("flight_recorder") or ())), rank, facts.run.started_unix_s),
         restart=int(joined.get("restart") or 0),
+        without_core=facts.machine.without_core,
+        throttle_reasons=int(reasons) if (reasons := facts.machine.gpu.get("throttle_reasons")) is not None else None,
     )
 
 

@@ -6,11 +6,9 @@ import math
 from statistics import median
 
 from profiler.analysis.facts import Facts, Timeline
+from profiler.record.vocabulary import GPU_SLOWDOWN
 from profiler.rules.base import Bottleneck, Fix, Outcome, Rule, Severity, Threshold
 from profiler.rules.phrases import joined, ms, percent, seconds, size
-
-# NVML's reasons that mean a device too hot or short of power: slowdown by hardware, by heat (two), by a power brake
-_SLOWDOWN = 0x08 | 0x20 | 0x40 | 0x80
 
 
 class Drift(Rule):
@@ -56,7 +54,7 @@ class Drift(Rule):
             return None
         grows = facts.memory.growth_bytes_per_step
         beside = [f"memory that grew by {size(grows)} a step"] if grows else []
-        if int(facts.machine.gpu.get("throttle_reasons", 0)) & _SLOWDOWN:
+        if int(facts.machine.gpu.get("throttle_reasons", 0)) & GPU_SLOWDOWN:
             beside.append("a device that was slowed down for heat or power")
         collects = facts.gc_ms_per_step or 0.0
         if collects >= self.gc_share.value * steps.mean_ms:
