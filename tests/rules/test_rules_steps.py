@@ -58,6 +58,13 @@ def test_an_optimizer_that_is_fast_already_is_let_be(chosen):
     assert judge(updating(optimizer(**chosen))).verdict.bottleneck is Bottleneck.COMPUTE
 
 
+def test_an_optimizer_made_anew_at_one_line_is_counted_once_and_two_lines_twice():
+    folds = [optimizer(id=number, tensors=150 + number) for number in range(5)]
+    assert ForLoop().check(updating(*folds)).evidence["tensors"] == 154
+    other = optimizer(id=9, tensors=100, site=replace(folds[0].site, line=26))
+    assert ForLoop().check(updating(*folds, other)).evidence["tensors"] == 254
+
+
 def test_a_class_that_is_not_torchs_is_let_be():
     assert ForLoop().check(updating(optimizer("Lion"))) is None
 
@@ -161,6 +168,21 @@ def test_a_line_that_prints_what_a_training_returned_is_not_said_to_print_for_as
         for name, it in said.stages.items()
     }
     assert isinstance(Logging().check(replace(said, stages=beneath)), list) is named
+
+
+@pytest.mark.parametrize(
+    ("source", "needed"),
+    [
+        ("out[i] = (row - row.mean()) / (row.std() + 1e-6)", True),
+        ("return [clean(text) for text in texts]", True),
+        ("history.append(summary(step))", False),
+        ("for row in rows:", False),
+    ],
+)
+def test_what_each_step_needs_is_not_to_be_done_in_every_50th(source, needed):
+    (finding,) = PythonLine().check(looping(line(48, 12.0, source)))
+    assert ("whole batch at once" in finding.fix.summary) is needed
+    assert ("step % 50" in finding.fix.code) is not needed
 
 
 def test_the_models_arithmetic_in_forward_is_not_called_host_overhead():

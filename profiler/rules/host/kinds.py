@@ -6,6 +6,7 @@ Out: its `Kind`.
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -192,15 +193,32 @@ PLAIN = Kind(
     0.7,
     everywhere=False,
 )
+NEEDED = Kind(
+    "runs Python on the training thread",
+    "Compute it for the whole batch at once, by tensor operations in place of a loop; or make it in a DataLoader's "
+    "workers.",
+    "# each step needs what this line makes: make it for all items at once\n# {source}",
+    0.7,
+    everywhere=False,
+)
 MAKES_BATCHES = next(kind for kind in KINDS if kind.bottleneck is Bottleneck.DATA_PREPROCESSING)
 
 
 def kind_of(line: LineTime) -> Kind:
-    """What the line does; `PLAIN` where neither its text nor its function tells."""
+    """What the line does; `PLAIN`, or `NEEDED` for one that makes a value, where neither text nor function tells."""
     by_text = next((kind for kind in KINDS if kind.is_of(line)), PLAIN)
     if by_text is PLAIN and re.search(MAKES_BATCHES.source, f"{line.site.function}("):
         return MAKES_BATCHES
-    return by_text
+    return NEEDED if by_text is PLAIN and _makes_a_value(line.source) else by_text
+
+
+def _makes_a_value(source: str) -> bool:
+    """Whether the line is an assignment to a name or an element, or returns something; what it adds to may be a log."""
+    try:
+        statements = ast.parse(source.strip()).body
+    except (SyntaxError, ValueError):
+        return False
+    return len(statements) == 1 and isinstance(statements[0], ast.Assign | ast.AnnAssign | ast.Return)
 
 
 def _without_comment(source: str) -> str:

@@ -24,7 +24,8 @@ class PythonLine(LineRule):
     no module's forward was seen, for then the model's own arithmetic lies there.
 
     ## Fix
-    By what the line does: every 50th step instead of each, after the loop, in place, or in a worker.
+    By what the line does: every 50th step instead of each, after the loop, for the whole batch at once, in place, or
+    in a worker.
 
     ## Gain
     The line's milliseconds, give or take the sampling error, and of that at least what

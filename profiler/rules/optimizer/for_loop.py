@@ -92,8 +92,9 @@ class ForLoop(Rule):
         gain = Gain.of(whole, (1 - worst) * update_ms, (1 - best) * update_ms)
         if not worth(facts, whole - gain.step_ms_low):
             return None
-        tensors = sum(optimizer.tensors for optimizer in optimizers)
-        parameters = sum(optimizer.parameters for optimizer in optimizers)
+        largest = {o.site or o.id: o for o in sorted(optimizers, key=lambda o: o.tensors)}  # made anew at one line
+        tensors = sum(optimizer.tensors for optimizer in largest.values())
+        parameters = sum(optimizer.parameters for optimizer in largest.values())
         name = optimizers[0].name
         implementation = argument.split("=")[0]
         return self.finding(
