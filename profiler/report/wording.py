@@ -120,9 +120,9 @@ def times(low: float, high: float) -> str:
 
 
 def gain(value: Gain) -> str:
-    """What a step would take, and how much faster that is."""
+    """How much faster a step would be, and what it would take."""
     faster = times(value.speedup_low, value.speedup_high)
-    return f"{ms_range(value.step_ms_low, value.step_ms_high)} a step, {faster} faster"
+    return f"{faster} faster: {ms_range(value.step_ms_low, value.step_ms_high)} a step"
 
 
 def evidence(name: str, value: float) -> tuple[str, str]:
