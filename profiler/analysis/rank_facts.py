@@ -241,7 +241,9 @@ class LateRank:
     saves_ms: float | None = None  # and if all that are named did
     without_core: float | None = None  # share of the time that its training thread was ready to run and had no core
     others_without_core: float | None = None  # of the median other rank
-    throttled: bool = False  # its device slowed its clocks down for heat or power; no other rank's did
+    throttled: bool = (
+        False  # its device slowed its clocks down for heat or power, and was read of all others that theirs did not
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,8 +78,7 @@ def _install_step(session: Session) -> None:
             try:
                 for kind in type(self).__mro__:
                     steps.wrap(kind)
-                for listener in session.optimizer_listeners:
-                    listener()
+                session.optimizer_is_new()
             except Exception as error:
                 session.fail("optimizer", error)
 
@@ -109,8 +108,7 @@ class Steps:
             describe_optimizer(self.session, self.count, optimizer)
             self.session.note_call("optimizer", Detail.STEP, depth=3)
             self.session.training_began()
-            for listener in self.session.optimizer_listeners:
-                listener()
+            self.session.optimizer_is_new()
             self.count += 1
         return codes
 

@@ -77,7 +77,7 @@ class Session:
         self._enders: list[Callable[[], None]] = []
         self.starting_loader = 0xFFFF  # the DataLoader whose iterator is being made
         self.epoch_listeners: list[Callable[[], None]] = []
-        self.optimizer_listeners: list[Callable[[], None]] = []  # called when one is made, and at its first step
+        self.optimizer_listeners: list[Callable[[], None]] = []
         self.gate = Gate()
         self.gate.on_due = self.call_listeners
         self._listeners: list[tuple[int, Callable[[], int | None]]] = []
@@ -259,6 +259,11 @@ class Session:
     def on_training(self, listener: Callable[[], None]) -> None:
         """Call `listener` once, at the first backward pass or optimizer step."""
         self._began_training.append(listener)
+
+    def optimizer_is_new(self) -> None:
+        """An optimizer was made, or steps for the first time."""
+        for listener in self.optimizer_listeners:
+            listener()
 
     def training_began(self) -> None:
         """A backward pass or an optimizer step was seen."""

@@ -66,7 +66,7 @@ class _AttachCommand(click.Command):
 @click.option(
     "--deep/--no-deep",
     default=None,
-    help="Look deep for a few steps: operators, activation memory; costs a second or two, kept out of "
+    help="Look deep for a few steps: operators, activation memory; costs half a second to two, kept out of "
     "the figures.  [default: deep]",
 )
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="SCRIPT [ARGS]...")

@@ -1,4 +1,7 @@
-"""A rank whose core another program takes comes late, and the reason is told from the scheduler's own account."""
+"""A rank whose core another program takes comes late, and the reason is told from the scheduler's own account.
+
+The other program inherits the rank's one core; without it nothing is said.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,8 @@ import subprocess
 
 core = {CORES[:2]}[rank]
 os.sched_setaffinity(0, [core])
-busy = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if rank == 1 else None  # on the same core
+cured = len(sys.argv) > 1
+busy = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if rank == 1 and not cured else None
 model = torch.nn.Sequential(*[torch.nn.Linear(512, 512) for _ in range(6)])
 optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
 batch = torch.randn(256, 512)
@@ -45,3 +49,14 @@ def test_a_rank_whose_core_another_program_takes_is_late_for_that(tmp_path: Path
     assert told["verdict"]["bottleneck"] == "straggler", told["verdict"]
     finding = next(each for each in told["findings"] if each["rule"] == "straggler/compute")
     assert "had no core" in finding["why"], finding
+
+
+@pytest.mark.slow
+@pytest.mark.flaky(reruns=2)
+@pytest.mark.skipif(len(CORES) < 2, reason="two cores are needed: one for each rank")
+def test_without_the_other_program_no_rank_is_late(tmp_path: Path) -> None:
+    done = on_ranks(tmp_path, SHARED_CORE, "--cured")
+    assert done.returncode == 0, done.stderr
+    told = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert told["verdict"]["bottleneck"] != "straggler", told["verdict"]
+    assert "straggler/compute" not in [each["rule"] for each in told["findings"]]

@@ -97,7 +97,8 @@ def test_a_late_rank_without_a_core_or_on_a_slowed_device_is_told_from_the_other
     starved = merge([replace(rank, without_core=share) for rank, share in zip(ranks, shares, strict=True)])
     assert starved is not None and starved.late is not None and starved.late.rank == 2
     assert (starved.late.without_core, starved.late.others_without_core) == (0.45, pytest.approx(0.025))
-    for reasons, throttled in (((0, 4, 0x20, None), True), ((0x20,) * 4, False), ((0, 0, 0x04, 0), False)):
+    read = ((0, 4, 0x20, 0), True), ((0x20,) * 4, False), ((0, 0, 0x04, 0), False)
+    for reasons, throttled in (*read, ((0, 4, 0x20, None), False), ((None,) * 4, False)):
         hot = merge([replace(rank, throttle_reasons=bits) for rank, bits in zip(ranks, reasons, strict=True)])
         assert hot is not None and hot.late is not None and hot.late.throttled == throttled
 

@@ -123,7 +123,7 @@ def late_rank(ranks: Sequence[RankFacts], matched: Matched, wait: Waiting, arriv
         saves_ms=_saved(wait, sorted(named)),
         without_core=ranks[row].without_core,
         others_without_core=_middle(ranks[each].without_core for each in others),
-        throttled=_slowed(ranks[row]) and not any(_slowed(ranks[each]) for each in others),
+        throttled=_slowed(ranks[row]) is True and all(_slowed(ranks[each]) is False for each in others),
     )
 
 
@@ -259,8 +259,9 @@ def _middle(values: Iterable[float | None]) -> float | None:
     return float(np.median(known)) if known else None
 
 
-def _slowed(rank: RankFacts) -> bool:
-    return bool((rank.throttle_reasons or 0) & GPU_SLOWDOWN)
+def _slowed(rank: RankFacts) -> bool | None:
+    """Whether its device was ever slowed down for heat or power; None where that was not read."""
+    return None if rank.throttle_reasons is None else bool(rank.throttle_reasons & GPU_SLOWDOWN)
 
 
 def _worker_part(ranks: Sequence[RankFacts], row: int, others: Sequence[int]) -> str | None:

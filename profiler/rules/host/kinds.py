@@ -193,11 +193,11 @@ PLAIN = Kind(
     0.7,
     everywhere=False,
 )
-NEEDED = Kind(
+MAKES_A_VALUE = Kind(
     "runs Python on the training thread",
-    "Compute it for the whole batch at once, by tensor operations in place of a loop; or make it in a DataLoader's "
-    "workers.",
-    "# each step needs what this line makes: make it for all items at once\n# {source}",
+    "Compute it for the whole batch at once, by tensor operations in place of a loop, or in a DataLoader's workers; "
+    "what is only looked at, in every 50th step.",
+    "# for all items at once; what is only looked at, in every 50th step:\n# {source}",
     0.7,
     everywhere=False,
 )
@@ -205,11 +205,11 @@ MAKES_BATCHES = next(kind for kind in KINDS if kind.bottleneck is Bottleneck.DAT
 
 
 def kind_of(line: LineTime) -> Kind:
-    """What the line does; `PLAIN`, or `NEEDED` for one that makes a value, where neither text nor function tells."""
+    """What the line does; `PLAIN` or `MAKES_A_VALUE` where neither its text nor its function tells."""
     by_text = next((kind for kind in KINDS if kind.is_of(line)), PLAIN)
     if by_text is PLAIN and re.search(MAKES_BATCHES.source, f"{line.site.function}("):
         return MAKES_BATCHES
-    return NEEDED if by_text is PLAIN and _makes_a_value(line.source) else by_text
+    return MAKES_A_VALUE if by_text is PLAIN and _makes_a_value(line.source) else by_text
 
 
 def _makes_a_value(source: str) -> bool:

@@ -92,19 +92,18 @@ class ForLoop(Rule):
         gain = Gain.of(whole, (1 - worst) * update_ms, (1 - best) * update_ms)
         if not worth(facts, whole - gain.step_ms_low):
             return None
-        largest = {o.site or o.id: o for o in sorted(optimizers, key=lambda o: o.tensors)}  # made anew at one line
-        tensors = sum(optimizer.tensors for optimizer in largest.values())
-        parameters = sum(optimizer.parameters for optimizer in largest.values())
+        updated = _updated(optimizers)
         name = optimizers[0].name
         implementation = argument.split("=")[0]
         return self.finding(
             title=(
                 f"{name}.step() takes {percent(update_ms / whole)} of each {ms(whole)} step, updating "
-                f"{number(tensors)} tensors one by one"
+                f"{number(updated[0]) if updated else 'its'} tensors one by one"
             ),
             why=(
-                f"{name} runs its for-loop, the default on CPU tensors: several small operators for each of "
-                f"{number(tensors)} tensors ({number(parameters)} parameters), {ms(update_ms)} a step. "
+                f"{name} runs its for-loop, the default on CPU tensors: several small operators for each "
+                + (f"of {number(updated[0])} tensors ({number(updated[1])} parameters), " if updated else "tensor, ")
+                + f"{ms(update_ms)} a step. "
                 f"Its {implementation} implementation makes the same update in {percent(best)} to "
                 f"{percent(worst)} of that time."
             ),
@@ -112,8 +111,7 @@ class ForLoop(Rule):
                 "optimizer_step_ms": update_ms,
                 "optimizer_step_share": update_ms / whole,
                 "step_ms": whole,
-                "tensors": float(tensors),
-                "parameters": float(parameters),
+                **({"tensors": float(updated[0]), "parameters": float(updated[1])} if updated else {}),
             },
             fix=Fix.at(
                 optimizers[0].site,
@@ -123,6 +121,16 @@ class ForLoop(Rule):
             gain=gain,
             step_ms=whole,
         )
+
+
+def _updated(optimizers: tuple[OptimizerSettings, ...]) -> tuple[int, int] | None:
+    """Tensors and parameters that a step updates.
+
+    None where several optimizers were made at one line: they may be of one step, or of trainings one after another.
+    """
+    if len({optimizer.site or optimizer.id for optimizer in optimizers}) < len(optimizers):
+        return None
+    return sum(optimizer.tensors for optimizer in optimizers), sum(optimizer.parameters for optimizer in optimizers)
 
 
 def _option(optimizer: OptimizerSettings) -> tuple[str, float, float] | None:

@@ -53,10 +53,9 @@ class LateByCompute(Rule):
             what = f" Its batches hold {percent(rank.items_ratio - 1)} more items than the others'."
             fix = "Give every rank batches of the same size: balance by length or cost, not by count of files."
         elif (lost := _without_core(rank)) is not None:
-            others = f"; of the others' it was {percent(lost[1])}" if lost[1] is not None else ""
             what = (
-                f" Its training thread was ready to run and had no core for {percent(lost[0])} of the time{others}: "
-                "other programs, or more threads of its own than cores, take them."
+                f" Its training thread was ready to run and had no core for {percent(lost[0])} of the time, the "
+                f"others' for {percent(lost[1])}: other programs, or more threads of its own than cores, take them."
             )
             fix = f"Look what else runs on {where}, and give each rank cores of its own."
         elif rank.throttled:
@@ -87,9 +86,9 @@ class LateByCompute(Rule):
         )
 
 
-def _without_core(rank: LateRank) -> tuple[float, float | None] | None:
+def _without_core(rank: LateRank) -> tuple[float, float] | None:
     """How much of the time its thread had no core, and the others'; None where that does not set it apart."""
     mine, others = rank.without_core, rank.others_without_core
-    if mine is None or mine < max(_WITHOUT_CORE, 2 * (others or 0.0)):
+    if mine is None or others is None or mine < max(_WITHOUT_CORE, 2 * others):
         return None
     return mine, others

@@ -25,7 +25,8 @@ class UnevenStages(Rule):
     Move layers from that rank's stage to the others. The embedding, and the head with its loss, count as layers.
 
     ## Gain
-    With even stages each rank works for the mean: 40 % to 100 % of the difference, since layers can't be divided.
+    With even stages each rank works for the mean: 20 % to 100 % of the difference, since layers can't be divided and
+    ranks that no longer wait compete for cores and memory (measured on two ranks: 23 % to 53 %).
 
     ## Reference
     PipeDream: Generalized Pipeline Parallelism for DNN Training (Narayanan et al., SOSP 2019), section 3.1.
@@ -64,6 +65,6 @@ class UnevenStages(Rule):
                 f"Move layers from the stage of rank {found.longest} to the others.",
                 "layers = layers[first[rank] : first[rank + 1]]  # stages of equal work, not of equal count",
             ),
-            gain=Gain.of(found.step_ms, 0.4 * more_ms, more_ms),
+            gain=Gain.of(found.step_ms, 0.2 * more_ms, more_ms),
             step_ms=found.step_ms,
         )
