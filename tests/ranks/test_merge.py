@@ -57,6 +57,14 @@ def test_even_ranks_wait_for_the_transfer_only() -> None:
     assert found.network_ms == pytest.approx(4.0, rel=0.1)
 
 
+def test_a_rank_whose_record_was_torn_off_speaks_for_the_job_only_where_all_were() -> None:
+    torn = [replace(rank, ended=rank.rank == 2) for rank in job(4)]
+    found = merge(torn)
+    assert found is not None and found.typical == 2
+    found = merge([replace(rank, ended=False) for rank in torn])
+    assert found is not None and found.typical == 0
+
+
 @pytest.mark.parametrize("drift", [0.0, 2e-5, -1e-4])
 @pytest.mark.parametrize("offset_ns", [0, 3_000_000_000_123, -47_000_000])
 @pytest.mark.parametrize("late", [None, {1: ("forward", 15.0)}], ids=["even", "late"])

@@ -195,7 +195,10 @@ def _work(rank: RankFacts) -> float:
 
 
 def _typical(ranks: Sequence[RankFacts], late: LateRank | None) -> int:
-    """The rank nearest to the median of all stages; the lowest number where several are."""
+    """The rank nearest to the median of all stages; the lowest number where several are.
+
+    One whose record was torn off is taken only where all were.
+    """
     names = sorted({name for rank in ranks for name in rank.stages})
     if not names:
         return ranks[0].rank
@@ -204,6 +207,9 @@ def _typical(ranks: Sequence[RankFacts], late: LateRank | None) -> int:
     if late is not None:
         named = {late.rank, *(each.rank for each in late.also)}
         distance[[rank.rank in named for rank in ranks]] = np.inf
+    whole = [rank.ended for rank in ranks]
+    if np.isfinite(distance[whole]).any():
+        distance[np.logical_not(whole)] = np.inf
     slack = _TIE_SHARE * float(table.sum(axis=1).mean())
     return ranks[int(np.flatnonzero(distance <= distance.min() + slack)[0])].rank
 
