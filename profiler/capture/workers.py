@@ -25,9 +25,9 @@ from .gate import Turn, sometimes
 from .session import Session
 from .worker_looks import Looks
 
-_PROBE_COST_SHARE = 0.003  # of the batch: short batches are probed less often
-_PROBE_NS = 15_000
-_MAX_SKIP = 63
+_COST_SHARE = 0.003  # of the batches' time: where they are short, fewer are measured
+_MAX_SKIP = 255
+_FIRST_SKIPS = 8  # at first no more are let pass than this part of those that there were
 _NO_LOADER = 0xFFFF
 
 
@@ -49,7 +49,9 @@ class BatchProbe(Turn):  # type: ignore[misc]
         }
         self.cpu_ns = self.delay_ns = 0
         self.read_bytes = self.read_chars = self.read_calls = 0
-        self.began_ns = 0
+        self.entered_ns = self.began_ns = 0
+        self.own_ns = 0  # what measuring this batch has taken so far
+        self.batches = 0  # made in this process, with those that were not measured
         self.looks = looks
 
     def begin(self) -> None:
@@ -58,6 +60,7 @@ class BatchProbe(Turn):  # type: ignore[misc]
         self.delay_ns = self.run_delay_ns()
         self.cpu_ns = self.cpu_clock()
         self.began_ns = self.session.clock()
+        self.own_ns = self.began_ns - self.entered_ns
         self.write(self.codes[Kind.PUSH, Name.FETCH])
 
     def part(self, kind: Kind, name: Name) -> None:
@@ -69,7 +72,8 @@ class BatchProbe(Turn):  # type: ignore[misc]
         self.cpu_ns, self.delay_ns = cpu_ns, delay_ns
 
     def end(self, items: int) -> None:
-        """The batch is made."""
+        """The batch is made: say how many are to pass before the next that is measured."""
+        made_ns = self.session.clock()
         if self.collating:
             self.collating = False
             self.write(self.codes[Kind.POP, Name.FETCH])
@@ -81,8 +85,11 @@ class BatchProbe(Turn):  # type: ignore[misc]
             self.write_value(_READ_CHARS, max(0, read_chars - self.read_chars))
             self.write_value(_READ_CALLS, max(0, read_calls - self.read_calls))
         self.write_value(_ITEMS, items)
-        wall_ns = max(1, self.session.clock() - self.began_ns)
-        self.skip = min(_MAX_SKIP, int(_PROBE_NS / (_PROBE_COST_SHARE * wall_ns)))
+        now_ns = self.session.clock()
+        self.own_ns += now_ns - made_ns
+        bare_ns = max(1, now_ns - self.entered_ns - self.own_ns)
+        self.skip = min(_MAX_SKIP, self.batches // _FIRST_SKIPS, int(self.own_ns / (_COST_SHARE * bare_ns)))
+        self.batches += 1 + self.skip
         self.looks.batches += self.skip
 
 
@@ -157,20 +164,25 @@ def _with_probe(session: Session, workers: Workers) -> Any:
 
 def _timed_collate(session: Session, probe: BatchProbe, original: Any) -> Any:
     """Stands in a fetcher for its `collate_fn` while a batch is measured."""
+    clock = session.clock
 
     @functools.wraps(original, updated=())
     def collate(data: Any) -> Any:
         try:
+            began_ns = clock()
             probe.looks.items(data)
             probe.part(Kind.PUSH, Name.COLLATE)
+            probe.own_ns += clock() - began_ns
         except Exception as error:
             session.fail("collate", error)
         batch = original(data)
         if session.active:
             try:
+                began_ns = clock()
                 probe.part(Kind.POP, Name.COLLATE)
                 probe.collating = True
                 probe.looks.batch(batch)
+                probe.own_ns += clock() - began_ns
             except Exception as error:
                 session.fail("collate", error)
         return batch
@@ -186,6 +198,7 @@ def _timed_fetch(session: Session, workers: Workers, original: Any) -> Any:
         try:
             probe = workers.probe(getattr(self, "_trainprof_loader", _NO_LOADER))
             setattr(self, session.key, probe)
+            probe.entered_ns = session.clock()
             probe.collating = False
             probe.looks.before(possibly_batched_index)
             probe.begin()
