@@ -37,10 +37,10 @@ def overhead_table() -> str:
     return _table(
         "overhead",
         "Cost in the training loop",
-        "One process, blocks with and without recording in turn; the control compares blocks without. Medians over "
-        "blocks, in brackets the interval that holds them 95 times of 100. *hooks*: of short blocks the step that a "
-        "quarter are faster than, which is what each step pays; *all*: the mean step of long ones, with the sampler's "
-        "looks and the record's way to the disk. *CPU* is the training thread's own time, without that of programs "
+        "One process. *hooks*: what each step pays; steps with every hook in its place and with every hook taken out "
+        "in turn, while recording goes on. *all*: long blocks with and without recording in turn, with the sampler's "
+        "looks and the record's way to the disk. Controls compare without and without. Medians, in brackets the "
+        "interval that holds them 95 times of 100. *CPU* is the training thread's own time, without that of programs "
         "that take the core meanwhile. Aim: 10 µs a step, and 1.01× at a step of about 1 ms.",
         ("loop", "of", "time", "step", "recording adds", "ratio", "control"),
         rows,

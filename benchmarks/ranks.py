@@ -34,14 +34,25 @@ from torch import nn
 from torch.autograd.graph import get_gradient_edge
 from torch.nn.parallel import DistributedDataParallel
 
-from benchmarks.turns import CLOCKS, WARM_STEPS, Block, Estimate, Step, block, estimate, recorded_block
+from benchmarks.turns import (
+    CLOCKS,
+    WARM_STEPS,
+    Block,
+    Estimate,
+    Step,
+    block,
+    estimate,
+    exchanged,
+    recorded_block,
+    timed,
+)
 from profiler.capture.install import begin, end
 from profiler.capture.session import CaptureConfig
 
 STEPS = 32  # of a block, that count
 ROUNDS, LEAST_ROUNDS = 60, 6
 LIMIT_S = 90  # for all rounds but the least
-CYCLES = 500  # of four steps
+TURNS_S = 10  # for a comparison of steps in turn
 _LOOPS = {"no collective": "", "one all_reduce a step": "hand", "DistributedDataParallel": "DDP"}
 _HOOKS = {"hand": (dist, "all_reduce"), "DDP": (torch.autograd, "_engine_run_backward")}
 
@@ -88,11 +99,16 @@ def in_turn(reduce: str, owner: ModuleType, name: str, folder: Path) -> tuple[di
         with_hooks()
         without()
     hook = getattr(owner, name)
-    control = _exchanged((with_hooks, hook), (without, hook), owner, name)
+
+    def hooked() -> None:
+        setattr(owner, name, hook)
+
+    control = exchanged(timed(with_hooks, hooked), timed(without, hooked), TURNS_S)
     if isinstance(model, DistributedDataParallel):
         _unhook(model)
-    found = _exchanged((with_hooks, hook), (without, hook.__wrapped__), owner, name), control
-    setattr(owner, name, hook)
+    bare = timed(without, lambda: setattr(owner, name, hook.__wrapped__))
+    found = exchanged(timed(with_hooks, hooked), bare, TURNS_S), control
+    hooked()
     assert session.active
     end(session)
     return found
@@ -102,29 +118,6 @@ def _unhook(model: DistributedDataParallel) -> None:
     """Take away what is called when the first parameter's gradient comes, as it stays from step to step."""
     handle = get_gradient_edge(next(model.parameters())).node.register_prehook(lambda _: None)
     handle.hooks_dict_ref().clear()
-
-
-def _exchanged(
-    one: tuple[Step, object], other: tuple[Step, object], owner: ModuleType, name: str
-) -> dict[str, Estimate]:
-    """How much longer a step of `one` is than of `other`, by clock: they come in each order equally often.
-
-    Each is a loop, with what stands at `owner.name` meanwhile.
-    """
-    longer: dict[str, list[float]] = {clock: [] for clock in CLOCKS}
-    for cycle in range(CYCLES):
-        sums = dict.fromkeys(CLOCKS, 0)
-        first = 1 if cycle % 2 else -1
-        for sign in (first, -first, -first, first):
-            step, hook = one if sign > 0 else other
-            setattr(owner, name, hook)
-            began = [clock() for clock in CLOCKS.values()]
-            step()
-            for clock, read, start in zip(CLOCKS, CLOCKS.values(), began, strict=True):
-                sums[clock] += sign * (read() - start)
-        for clock, total_ns in sums.items():
-            longer[clock].append(total_ns / 2e3)
-    return {clock: estimate(values) for clock, values in longer.items()}
 
 
 def run(rounds: int = ROUNDS) -> Iterator[RankCost]:

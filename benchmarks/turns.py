@@ -1,4 +1,4 @@
-"""What both benchmarks of cost in the loop share: blocks of steps in turn, two clocks, and intervals.
+"""What both benchmarks of cost in the loop share: steps or blocks of them in turn, two clocks, and intervals.
 
 Wall time, and the training thread's CPU time, in which other programs' turns on the core do not count (their use of
 its caches does).
@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 import numpy as np
 
@@ -24,6 +25,7 @@ _RESAMPLED = 2000
 
 Step = Callable[[], None]
 Block = dict[str, float]  # by clock: the step, µs
+Timed = Callable[[], dict[str, int]]  # takes a step; ns by clock
 Average = Callable[[Sequence[int]], float]
 
 
@@ -64,6 +66,38 @@ def block(step: Step, steps: int, average: Average = lower_quartile) -> Block:
         for name, clock, start in zip(CLOCKS, CLOCKS.values(), began, strict=True):
             times[name].append(clock() - start)
     return {name: average(each) / 1e3 for name, each in times.items()}
+
+
+def timed(step: Step, before: Callable[[], None]) -> Timed:
+    """A step by each clock, after something that is not timed."""
+
+    def take() -> dict[str, int]:
+        before()
+        began = [clock() for clock in CLOCKS.values()]
+        step()
+        return {name: clock() - start for (name, clock), start in zip(CLOCKS.items(), began, strict=True)}
+
+    return take
+
+
+def exchanged(one: Timed, other: Timed, seconds: float, least: int = 50) -> dict[str, Estimate]:
+    """How much longer a step of `one` is than of `other`, by clock, from cycles of two and two.
+
+    In random order: a collection of garbage, or a loader's next batch, comes every so many steps.
+    """
+    random = Random(0)
+    longer: dict[str, list[float]] = {clock: [] for clock in CLOCKS}
+    until_s = time.monotonic() + seconds
+    cycle = 0
+    while cycle < least or time.monotonic() < until_s:
+        cycle += 1
+        sums = dict.fromkeys(CLOCKS, 0)
+        for sign in random.sample((1, 1, -1, -1), 4):
+            for clock, took_ns in (one if sign > 0 else other)().items():
+                sums[clock] += sign * took_ns
+        for clock, total_ns in sums.items():
+            longer[clock].append(total_ns / 2e3)
+    return {clock: estimate(values) for clock, values in longer.items()}
 
 
 def recorded_block(
