@@ -184,6 +184,7 @@ COLLECTIVES: dict[int, str] = {
     **{kind: kind.name.lower() for kind in Communication if kind.name not in ("GRADIENTS", "BUFFERS")},
 }
 TOGETHER = int(Communication.OBJECTS)  # up to here no rank is done before the last one has come
+ENDING_TOGETHER = frozenset(name for kind, name in COLLECTIVES.items() if kind <= TOGETHER)
 STAGE_ORDER: tuple[str, ...] = (*STAGES.values(), "other")
 SPANS: dict[int, str] = {
     Name.STARTUP: "startup",

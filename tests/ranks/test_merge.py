@@ -75,8 +75,8 @@ def test_planted_clocks_are_found_within_the_stated_error(
     matched = match(ranks)
     found, offsets = clocks.align(ranks, matched)
     assert found.aligned and matched is not None
-    true_ms = clocks.arrivals(job(2, late=late), match(job(2, late=late)), {"one|one": offsets["a|a"]}, "backward")  # type: ignore[arg-type]
-    ours_ms = clocks.arrivals(ranks, matched, offsets, "backward")
+    true_ms = clocks.arrivals(job(2, late=late), match(job(2, late=late)), {"one|one": offsets["a|a"]}, ["backward"])  # type: ignore[arg-type]
+    ours_ms = clocks.arrivals(ranks, matched, offsets, ["backward"])
     assert np.max(np.abs(ours_ms - true_ms)) <= found.error_ms
     assert found.error_ms < 6
     assert found.largest_drift_ppm == pytest.approx(abs(drift) * 1e6, abs=20)  # eight seconds of it

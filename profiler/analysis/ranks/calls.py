@@ -1,7 +1,8 @@
 """Single calls of the same collective on the ranks that took part, side by side.
 
 In:  `Exchange`s of ranks, of one kind, type, size and group.
-Out: what each call took once all had come: the time of the rank that it blocked least; the median of these.
+Out: what each call blocked each rank; what it took once all had come: the time of the rank that it blocked least; the
+     median of these.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ FEWEST = 8  # calls in common below which nothing is said
 _OF_MEDIAN = 1.2533  # standard error of a median over that of a mean
 
 
-def transfers(exchanges: Sequence[Exchange]) -> Floats | None:
-    """Transfer of each call that all ranks have kept, ms; None where ranks made other calls, or kept too few.
+def side_by_side(exchanges: Sequence[Exchange]) -> Floats | None:
+    """What each call that all ranks have kept blocked each of them, ms, of shape (ranks, calls).
 
-    One rank alone can't tell: what it was blocked for may be waiting.
+    None where ranks made other calls, or kept too few.
     """
     if len(exchanges) < 2 or any(not each.every or not each.times for each in exchanges):
         return None
@@ -34,8 +35,16 @@ def transfers(exchanges: Sequence[Exchange]) -> Floats | None:
     count = min(len(column) for column in columns)
     if count < FEWEST:
         return None
-    result: Floats = np.min([column[:count] for column in columns], axis=0)
-    return result
+    return np.stack([column[:count] for column in columns])
+
+
+def transfers(exchanges: Sequence[Exchange]) -> Floats | None:
+    """Transfer of each call that all ranks have kept, ms; None where they can't be laid side by side.
+
+    One rank alone can't tell: what it was blocked for may be waiting.
+    """
+    kept = side_by_side(exchanges)
+    return kept.min(axis=0) if kept is not None else None
 
 
 def median_transfer(exchanges: Sequence[Exchange]) -> tuple[float, float] | None:

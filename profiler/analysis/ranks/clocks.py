@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from profiler.analysis.rank_facts import Clocks, RankFacts
+from profiler.analysis.ranks.grouped import in_small_groups
 from profiler.analysis.ranks.matched import Floats, Ints, Matched
 
 _MOST_PAIRS = 200  # steps that the drift is fitted to
@@ -88,6 +89,14 @@ def align(ranks: Sequence[RankFacts], matched: Matched | None) -> tuple[Clocks, 
         return Clocks("one host", True, 0.0, 0.0, 0.0), {hosts[0]: Offset(0.0, 0.0, 0.0, 0)} if hosts else {}
     if matched is None or not matched.phases:
         return Clocks("the ranks share no steps with collectives that end together", False, 0.0, 0.0, 0.0), {}
+    if any(map(in_small_groups, ranks)):
+        return Clocks(
+            "collectives run in groups smaller than the job, and do not end for all ranks together",
+            False,
+            0.0,
+            0.0,
+            0.0,
+        ), {}
     phase = max(matched.phases, key=lambda name: float(matched.column(f"comm_{name}").sum()))
     arrival = _moments(matched, f"from_{phase}")
     end = _moments(matched, f"to_{phase}")
@@ -115,15 +124,24 @@ def align(ranks: Sequence[RankFacts], matched: Matched | None) -> tuple[Clocks, 
     )
 
 
-def arrivals(ranks: Sequence[RankFacts], matched: Matched, offsets: dict[str, Offset], phase: str) -> Floats:
-    """When each rank came to the phase's first collective, ms, on the first rank's clock."""
-    at = _moments(matched, f"from_{phase}")
-    began = int(at[0, 0])
-    rows = []
-    for row, rank in enumerate(ranks):
-        offset = offsets[clock_of(rank)]
-        rows.append(offset.to_reference(at[row]) + (offset.began_ns - began))
-    return np.stack(rows) / 1e6
+def arrivals(ranks: Sequence[RankFacts], matched: Matched, offsets: dict[str, Offset], phases: Sequence[str]) -> Floats:
+    """How long before the last rank each rank came to the first collective of a phase, ms, less than 0.
+
+    Of several phases that in which it came earliest: in groups, a rank that has waited for a late one comes last to
+    the next phase with it, but to its own before it.
+    """
+    behind = []
+    for phase in phases:
+        at = _moments(matched, f"from_{phase}")
+        began = int(at[0, 0])
+        rows = []
+        for row, rank in enumerate(ranks):
+            offset = offsets[clock_of(rank)]
+            rows.append(offset.to_reference(at[row]) + (offset.began_ns - began))
+        came = np.stack(rows) / 1e6
+        behind.append(came - came.max(axis=0))
+    least: Floats = np.min(behind, axis=0)
+    return least
 
 
 def _moments(matched: Matched, name: str) -> Ints:

@@ -23,17 +23,16 @@ from profiler.analysis.rank_facts import (
     RanksFacts,
     Reduction,
 )
-from profiler.analysis.ranks import clocks, flight, lateness, link, slow_links
+from profiler.analysis.ranks import clocks, flight, grouped, lateness, link, slow_links
 from profiler.analysis.ranks.calls import transfers
 from profiler.analysis.ranks.matched import Matched, match
-from profiler.record.vocabulary import COLLECTIVES, TOGETHER
+from profiler.record.vocabulary import ENDING_TOGETHER
 
 _HANG_S = 1.0
 _HANG_STEPS = 5  # a collective that held for so many steps
 _TIE_SHARE = 0.03  # of a step: ranks that differ less are equally typical
 _MOST_ROWS = 40
 _BANDWIDTH_BYTES = 64 << 10  # smaller messages are all latency
-_TOGETHER = {name for kind, name in COLLECTIVES.items() if kind <= TOGETHER}
 
 
 def merge(
@@ -53,7 +52,7 @@ def merge(
     matched = match(judged) if len(judged) > 1 else None
     aligned, offsets = clocks.align(judged, matched)
     withheld: dict[str, str] = {}
-    wait = _waiting(judged, matched, withheld)
+    parted, wait = _waiting(judged, matched, withheld)
     late = _late(judged, matched, wait, aligned, offsets, withheld)
     timed = [rank for rank in judged if rank.device_times or not rank.asynchronous]
     exposed = _mean([_stage_ms(rank, "communication") for rank in timed])
@@ -64,7 +63,7 @@ def merge(
     modelled = link.links(judged)
     if isinstance(modelled, str):
         withheld["link"] = modelled
-    waited = dict(zip((rank.rank for rank in judged), wait.by_rank_ms, strict=True)) if wait else {}
+    waited = dict(zip((rank.rank for rank in judged), parted.by_rank_ms, strict=True)) if parted else {}
     compared = slow_links.slow_links(judged)
     if isinstance(compared, str):
         withheld["slow link"] = compared
@@ -80,8 +79,8 @@ def merge(
         compared_steps=len(matched.index) if matched else 0,
         step_ms=_mean([rank.step_mean_ms for rank in judged]),
         exposed_ms=exposed,
-        network_ms=wait.transfer_ms if wait else None,
-        waiting_ms=wait.mean_ms if wait else None,
+        network_ms=parted.transfer_ms if parted else None,
+        waiting_ms=parted.mean_ms if parted else None,
         hidden_ms=_mean([rank.reduction.hidden_ms if rank.reduction else None for rank in judged]),
         phases_ms=_phases([rank for rank in judged if not rank.asynchronous]),
         rows=rows,
@@ -102,30 +101,36 @@ def merge(
     )
 
 
-def _waiting(judged: Sequence[RankFacts], matched: Matched | None, withheld: dict[str, str]) -> lateness.Waiting | None:
-    """Transfer and waiting, where every collective that ends together is one of all ranks."""
+def _waiting(
+    judged: Sequence[RankFacts], matched: Matched | None, withheld: dict[str, str]
+) -> tuple[lateness.Waiting | grouped.Parted | None, lateness.Waiting | None]:
+    """Transfer and waiting; and step by step, where that tells who is late.
+
+    Where all ranks meet in each collective, the steps tell both. Where they meet in smaller groups, single calls part
+    the time, and the steps may say who is late if they come to the same.
+    """
     if len(judged) < 2:
         withheld["waiting"] = "fewer than two ranks left steps that can be compared"
-        return None
+        return None, None
     if matched is None:
         withheld["waiting"] = "the ranks have too few steps in common"
-        return None
+        return None, None
     if any(rank.asynchronous for rank in judged):
         withheld["waiting"] = "the device runs behind the host: a collective returns before it has run"
-        return None
-    small = {
-        exchange.group
-        for rank in judged
-        for exchange in rank.exchanges
-        if exchange.kind in _TOGETHER and 1 < exchange.group_size < rank.world_size
-    }
-    if small:
-        withheld["waiting"] = "collectives run in groups smaller than the job, whose waits are not those of all ranks"
-        return None
+        return None, None
     wait = lateness.waiting(matched)
     if wait is None:
         withheld["waiting"] = "no collective that ends for all ranks together was seen in the steps"
-    return wait
+    if wait is None or not any(map(grouped.in_small_groups, judged)):
+        return wait, wait
+    parted = grouped.part(judged)
+    if isinstance(parted, str):
+        withheld["waiting"] = parted
+        return None, None
+    why = grouped.contradiction(judged, parted, wait.by_rank_ms)
+    if why is not None:
+        withheld["late rank"] = why
+    return parted, wait if why is None else None
 
 
 def _late(
@@ -138,8 +143,10 @@ def _late(
 ) -> LateRank | None:
     if wait is None or matched is None:
         return None
-    phase = max(matched.phases, key=lambda name: float(matched.column(f"comm_{name}").sum()))
-    arrival = clocks.arrivals(judged, matched, offsets, phase) if aligned.aligned else None
+    phases = matched.phases
+    if not any(map(grouped.in_small_groups, judged)):
+        phases = [max(phases, key=lambda name: float(matched.column(f"comm_{name}").sum()))]
+    arrival = clocks.arrivals(judged, matched, offsets, phases) if aligned.aligned else None
     found = lateness.late_rank(judged, matched, wait, arrival)
     if isinstance(found, str):
         withheld["late rank"] = found
@@ -249,7 +256,7 @@ def _collective(by_rank: Mapping[int, Sequence[Exchange]], ranks: int) -> Collec
     times = [exchange.blocked_ms for exchange in found if exchange.blocked_ms is not None]
     shortest = [exchange.shortest_ms for exchange in found if exchange.shortest_ms is not None]
     ms = min(times) if times and not found[0].asynchronous else None
-    single = transfers(found) if ms is not None and found[0].kind in _TOGETHER and one_each else None
+    single = transfers(found) if ms is not None and found[0].kind in ENDING_TOGETHER and one_each else None
     if single is not None and ms is not None:
         ms = min(ms, float(single.mean()))
     return CollectiveRow(

@@ -19,13 +19,12 @@ import numpy as np
 
 from profiler.analysis.rank_facts import Exchange, RankFacts, SlowLink
 from profiler.analysis.ranks.calls import median_transfer
-from profiler.record.vocabulary import COLLECTIVES, TOGETHER, Communication
+from profiler.record.vocabulary import COLLECTIVES, ENDING_TOGETHER, Communication
 
 SLOWER = 1.5  # times the typical group's time, from which a group is slow
 _SURE = 4.0  # standard errors of its median
 _FEW = 2  # slow ones are at most one in so many
 _SEND, _RECEIVE = COLLECTIVES[Communication.SEND], COLLECTIVES[Communication.RECEIVE]
-_TOGETHER = {name for kind, name in COLLECTIVES.items() if kind <= TOGETHER}
 _ASYNCHRONOUS = "the device runs behind the host: a message returns before it has passed"
 Part = TypeVar("Part", int, str)
 Ranks = tuple[int, ...]
@@ -71,7 +70,7 @@ def _exchanged(ranks: Sequence[RankFacts]) -> dict[Key, dict[Ranks, list[Exchang
             if each.kind in (_SEND, _RECEIVE) and each.peer is not None:
                 who: Ranks = (rank.rank, each.peer) if each.kind == _SEND else (each.peer, rank.rank)
                 key: Key = ("message", each.dtype, size, 2)
-            elif each.kind in _TOGETHER and 1 < len(each.members) == each.group_size < rank.world_size:
+            elif each.kind in ENDING_TOGETHER and 1 < len(each.members) == each.group_size < rank.world_size:
                 who, key = each.members, (each.kind, each.dtype, size, each.group_size)
             else:
                 continue
