@@ -57,6 +57,7 @@ _LEFT_OUT = "Trace"  # the recording itself as an event
 _MEMORY = "[memory]"
 _ACCELERATORS = frozenset(range(1, 64))  # device types of c10: 0 is the CPU
 _NOTHING = Args()
+NO_INDEX = (0, 1 << 62, -1)  # numbers of host events: seen, lowest, highest
 _LATEST_US = 2.0**62 / 1000
 FARTHEST_US = 86_400e6  # an event a day away from the others has no time that can be believed
 
@@ -114,7 +115,7 @@ class Collector:
         self._reference_us: float | None = None
         self._first, self._last = 1 << 62, -(1 << 62)
         self._columns: dict[str, Column] = {}
-        self._index = (0, 1 << 62, -1)  # numbers of host events: seen, lowest, highest
+        self._index = NO_INDEX
 
     def add(self, events: Sequence[Event]) -> None:
         """Append a piece."""
@@ -229,13 +230,23 @@ class Collector:
         """The user's functions and what they call: the rest lies within those. Callers come first."""
         number = np.array([self._functions.number(event.name) for event in events], dtype=np.int64)
         users = number >= 0
-        self._users.add(whole_numbers([arg.python for arg in args])[users])
-        kept = users | self._users.holds(whole_numbers([arg.python_parent for arg in args]))
-        self._add("python.start", start[kept])
-        self._add("python.end", end[kept])
-        self._add("python.name", np.where(users, number, -1 - number)[kept], np.int32)
-        self._add("python.track", self._tracks_of(events)[kept], np.int32)
-        self._add("python.users", users[kept], np.bool_)
+        rows: dict[str, npt.NDArray[Any]] = {
+            "start": start,
+            "end": end,
+            "name": np.where(users, number, -1 - number).astype(np.int32),
+            "track": self._tracks_of(events),
+            "users": users,
+        }
+        own, caller = whole_numbers([arg.python for arg in args]), whole_numbers([arg.python_parent for arg in args])
+        for name, values in self._of_users(rows, own, caller).items():
+            self._add(f"python.{name}", values, values.dtype)
+
+    def _of_users(self, rows: dict[str, npt.NDArray[Any]], own: Ints, caller: Ints) -> dict[str, npt.NDArray[Any]]:
+        """Those rows that are kept, by the numbers of the calls and of what called them."""
+        users = rows["users"]
+        self._users.add(own[users])
+        kept = users | self._users.holds(caller)
+        return {name: values[kept] for name, values in rows.items()}
 
     def _said(self, words: list[Any]) -> npt.NDArray[np.int32]:
         """Numbers of names that few events say."""

@@ -10,22 +10,21 @@ of a number of sixteen digits is kept to a quarter of a microsecond, that of a d
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from profiler.errors import ProfError
 from profiler.record.trace.collect import Collector
-from profiler.record.trace.event import Event
 from profiler.record.trace.metadata import capacities_of, device_names, distributed_of, whole
+from profiler.record.trace.parallel import UnpartedError, processes_for, read_parts
+from profiler.record.trace.parts import JoinedCollector
 from profiler.record.trace.recording import Recording
-from profiler.record.trace.split import Document, split
+from profiler.record.trace.split import Document, batches, split
 from profiler.record.trace.stream import BLOCK_BYTES, Source
 
 MOST_EVENTS = 20_000_000  # with a length, whether it can be read or not; a file of 6 GB holds about so many
 MOST_OF_ANY_KIND = 4 * MOST_EVENTS  # arrows and counters beside them: a launch has two
 MOST_LOST = 0.05  # of the events unread, beyond which what the device seems not to have done tells nothing
-_BATCH = 2000  # events: more no longer lie near the processor, of fewer the columns' own cost counts
-_MOST_PIECES = 16
 _ENDINGS = re.compile(r"(\.pt)?(\.trace)?\.json(\.gz)?$|\.gz$", re.IGNORECASE)
 
 
@@ -36,19 +35,37 @@ def label_of(path: Path) -> str:
 
 def read_trace(path: Path, block_bytes: int = BLOCK_BYTES) -> Recording:
     """Read one file. Raises ProfError, in one sentence, where it is no trace or holds no event."""
-    source = Source(path, block_bytes)
-    document = Document()
-    collector = Collector()
+    processes = processes_for(path)
+    if processes > 1:
+        source, document, joined = Source(path, block_bytes), Document(), JoinedCollector()
+        try:
+            return _read(path, source, document, joined, read_parts(source, document, joined, processes))
+        except UnpartedError:
+            pass
+    source, document, collector = Source(path, block_bytes), Document(), Collector()
+    return _read(path, source, document, collector, _by_itself(source, document, collector))
+
+
+def _by_itself(source: Source, document: Document, collector: Collector) -> Generator[int, None, None]:
+    for events in batches(split(source, document, str(source.path))):
+        collector.add(events)
+        yield len(events)
+
+
+def _read(
+    path: Path, source: Source, document: Document, collector: Collector, reading: Generator[int, None, None]
+) -> Recording:
+    """Read until the end, or until there is too much; `reading` says of how many more events it has seen."""
     notices: list[str] = []
     lost = ""
     seen = 0
-    for events in _batches(split(source, document, str(path))):
-        collector.add(events)
-        seen += len(events)
+    for count in reading:
+        seen += count
         of_some_length = collector.kept + collector.damaged + collector.far + document.damaged
         if of_some_length >= MOST_EVENTS or seen >= MOST_OF_ANY_KIND:
             notices.append(f"the trace is very long: only its first {collector.kept:,} events were used")
             lost = "only the first events of the trace were used"
+            reading.close()
             break
     else:
         if source.broken or not document.complete:
@@ -66,17 +83,6 @@ def read_trace(path: Path, block_bytes: int = BLOCK_BYTES) -> Recording:
     if not lost and missing > MOST_LOST * (collector.kept + missing):
         lost = f"{100 * missing / (collector.kept + missing):.0f} % of the events of the trace could not be read"
     return _recording(path, source, document, collector, notices, lost)
-
-
-def _batches(pieces: Iterable[list[Event]]) -> Iterator[list[Event]]:
-    """Pieces joined until they are worth a turn of the collector."""
-    batch: list[Event] = []
-    for number, piece in enumerate(pieces):
-        batch += piece
-        if len(batch) >= _BATCH or number % _MOST_PIECES == 0:  # pieces of damaged events alone are empty
-            yield batch
-            batch = []
-    yield batch
 
 
 def _why_none(source: Source, missing: int) -> str:

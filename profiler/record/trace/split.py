@@ -10,7 +10,7 @@ at more closely: numbers that are none (NaN, Infinity), the end of the array, ob
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -19,6 +19,8 @@ from profiler.errors import ProfError
 from profiler.record.trace.event import UNREADABLE, Event, decode_all, decode_object, decode_one
 
 MOST_PENDING_BYTES = 64 << 20  # of text in which no event ends
+_BATCH = 2000  # events: more no longer lie near the processor, of fewer the columns' own cost counts
+_MOST_PIECES = 16
 _MOST_JOINED = 64  # pieces of one object that looked like several
 _MOST_JOINED_BYTES = 1 << 20
 _MOST_ENDS = 64  # places that look like the end of the array
@@ -49,15 +51,42 @@ class Document:
 def split(blocks: Iterable[bytes], document: Document, name: str) -> Iterator[list[Event]]:
     """The events in the order of the file. Raises ProfError where the text is no trace."""
     stream = iter(blocks)
-    first = _after_head(stream, document, name)
+    first = after_head(stream, document, name)
+    left, ended = yield from _pieces(chain((first,), stream), document)
+    yield last(left, ended, document)
+
+
+def last(left: bytes, ended: bool, document: Document) -> list[Event]:
+    """The events of the text that is left at the end of the file; says what it finds after them."""
+    events: list[Event] = []
+    if not ended:
+        events, left, ended = _last(left.lstrip(_WHITE + b","), document)
+    document.complete = ended
+    if ended:
+        document.tail = _tail(left) or {}
+    return events
+
+
+def whole(blocks: Iterable[bytes], document: Document) -> Iterator[list[Event]]:
+    """The events of text that ends between two of them. Raises ValueError where it does not."""
+    left, ended = yield from _pieces(blocks, document)
+    array = b"[" + left.strip(_WHITE + b",") + b"]"
+    events, rest, ended_here = ([], left, True) if ended else _decode(array, document)
+    if rest or ended_here:
+        raise ValueError("the text does not end between two events")
+    yield events
+
+
+def _pieces(stream: Iterable[bytes], document: Document) -> Generator[list[Event], None, tuple[bytes, bool]]:
+    """Events up to the last border, the text after it, and whether the array of events has ended before that."""
     pending, ended = bytearray(), False
     due = 0  # length of what is pending, from which a border is looked for in it again
-    for block in chain((first,), stream):
-        border = None if ended else _last_border(block)[0]
+    for block in stream:
+        border = None if ended else last_border(block)[0]
         if border is None:
             pending += block
             if not ended and len(pending) >= due:
-                border = next(filter(None, _last_border(pending)), None)
+                border = next(filter(None, last_border(pending)), None)
                 due = 2 * len(pending)
                 if border is not None:
                     pending, block = bytearray(), bytes(pending)
@@ -69,16 +98,21 @@ def split(blocks: Iterable[bytes], document: Document, name: str) -> Iterator[li
         if len(pending) > MOST_PENDING_BYTES:
             document.damaged += not ended
             break
-    left = bytes(pending)
-    if not ended:
-        events, left, ended = _last(left.lstrip(_WHITE + b","), document)
-        yield events
-    document.complete = ended
-    if ended:
-        document.tail = _tail(left) or {}
+    return bytes(pending), ended
 
 
-def _after_head(stream: Iterator[bytes], document: Document, name: str) -> bytes:
+def batches(pieces: Iterable[list[Event]]) -> Iterator[list[Event]]:
+    """Pieces joined until they are worth a turn of the collector."""
+    batch: list[Event] = []
+    for number, piece in enumerate(pieces):
+        batch += piece
+        if len(batch) >= _BATCH or number % _MOST_PIECES == 0:  # pieces of damaged events alone are empty
+            yield batch
+            batch = []
+    yield batch
+
+
+def after_head(stream: Iterator[bytes], document: Document, name: str) -> bytes:
     """The text read so far, from the first event on. A long head is looked at each time that it has doubled."""
     parts: list[bytes] = []
     size = due = 0
@@ -135,7 +169,7 @@ def _tail(text: bytes) -> dict[str, Any] | None:
         return None
 
 
-def _last_border(text: bytes | bytearray) -> tuple[int | None, int | None]:
+def last_border(text: bytes | bytearray) -> tuple[int | None, int | None]:
     """Right after the last `}` that is followed by `, {`: of an event, and one that may lie within an event.
 
     None for none; the second is not looked for beyond the first.
