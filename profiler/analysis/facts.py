@@ -190,6 +190,7 @@ class MemoryFacts:
     growth_bytes_per_step: float | None  # None: no growth beyond noise, or not measured
     growth_bytes: int | None
     timeline: tuple[MemorySample, ...]
+    growth_steps: int | None = None  # over which it grew: the longest stretch in which nothing of ours ran
     kept_graphs: tuple[KeptGraph, ...] = ()
     alloc_retries: int | None = None  # of the device's allocator, while the measured steps ran
     inactive_bytes: int | None = None  # free, but between parts in use of split blocks of the device: the most seen

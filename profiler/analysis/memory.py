@@ -55,7 +55,7 @@ def memory_facts(
         absent["memory"] = "the sampler took no reading of memory"
     elif isinstance(growth, str):
         absent["memory growth"] = growth
-    slope, total = growth if isinstance(growth, tuple) else (None, None)
+    slope, total, grown_steps = growth if isinstance(growth, tuple) else (None, None, None)
     note = notes[-1] if notes else {}
     outputs = outputs_notes[-1] if outputs_notes else {}
     if not notes:
@@ -72,6 +72,7 @@ def memory_facts(
         activations_by_module=_modules(note),
         growth_bytes_per_step=slope,
         growth_bytes=total,
+        growth_steps=grown_steps,
         timeline=_timeline(samples, began_ns),
         alloc_retries=_alloc_retries(samples, measured),
         inactive_bytes=_highest(samples, measured, f"value_{int(Name.DEVICE_INACTIVE_BYTES)}"),
@@ -139,8 +140,11 @@ def _by_stage(folded: Folded, name: Name) -> dict[str, int]:
     return {stage: found[stage] for stage in STAGE_ORDER if stage in found}
 
 
-def _growth(samples: Columns, measured: Measured | None, reading: str) -> tuple[float, int] | str | None:
-    """Bytes per step and in all over the measured steps; None for no growth beyond noise, or why it can't be told."""
+def _growth(samples: Columns, measured: Measured | None, reading: str) -> tuple[float, int, int] | str | None:
+    """Bytes per step, in all, and over how many steps: measured ones in a row in which nothing of ours ran.
+
+    None for no growth beyond noise; else why it can't be told.
+    """
     if measured is None or measured.steps < _GROWTH_STEPS:
         return f"fewer than {_GROWTH_STEPS} steps were measured"
     if reading not in samples:
@@ -157,7 +161,7 @@ def _growth(samples: Columns, measured: Measured | None, reading: str) -> tuple[
     total = slope * float(at[-1] - at[0])
     if total < max(_GROWTH_SIGMA * _scatter(at, values, slope), _LEAST_GROWTH_BYTES):
         return None
-    return slope, int(total)
+    return slope, int(total), int(at[-1] - at[0])
 
 
 def _undisturbed(samples: Columns, measured: Measured, chosen: Bools) -> Bools:

@@ -244,6 +244,7 @@ class LateRank:
     throttled: bool = (
         False  # its device slowed its clocks down for heat or power, and was read of all others that theirs did not
     )
+    cause_steps: float | None = None  # share of the steps in which the longest cause takes it longer than the others
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,3 +392,4 @@ class RanksFacts:
     mismatch: Mismatch | None = None  # the first, by the flight recorder
     dumped: tuple[int, ...] = ()  # ranks whose flight recorder was read
     slow_links: tuple[SlowLink, ...] = ()  # costliest first
+    kinds_ms: dict[str, float] = field(default_factory=dict)  # blocked per step, by kind, on the rank it blocks least

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
+from typing import IO, Any
 
 import click
 
@@ -23,8 +26,32 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
+class Misused(click.ClickException):
+    """A mistake on the command line, in one sentence."""
+
+    exit_code = 2
+
+    def __init__(self, error: click.UsageError) -> None:
+        message = error.format_message()
+        super().__init__(message[:1].lower() + message[1:])
+        self._command = error.ctx.command_path if error.ctx is not None else "prof"
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print it on stderr."""
+        end = "" if self.message.endswith((".", "?", ")")) else "."
+        click.echo(f"{self._command}: {self.message}{end} See `{self._command} --help`.", file=file, err=True)
+
+
 class LazyGroup(click.Group):
     """A group whose commands live in modules of their own, each with a `command` of its name."""
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        with _in_one_sentence():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _in_one_sentence():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -41,6 +68,19 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
+_SHOWS_HELP: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())  # of click 8.2 and later
+
+
+@contextmanager
+def _in_one_sentence() -> Iterator[None]:
+    try:
+        yield
+    except _SHOWS_HELP:
+        raise
+    except click.UsageError as error:
+        raise Misused(error) from error
+
+
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="trainprof", prog_name="prof")
 def cli() -> None:
@@ -55,7 +95,7 @@ def cli() -> None:
 def main() -> None:
     """Entry point: our own errors are one sentence on stderr and exit code 2."""
     try:
-        cli()
+        cli(prog_name="prof")
     except ProfError as error:
         click.echo(f"prof: {error}", err=True)
         sys.exit(2)

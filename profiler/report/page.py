@@ -78,6 +78,7 @@ def environment() -> Environment:
         "place": wording.place,
         "fix_place": wording.fix_place,
         "ms_range": wording.ms_range,
+        "of_rank": wording.of_rank,
         "times": wording.times,
         "plural": wording.plural,
         "evidence": wording.evidence,

@@ -90,7 +90,7 @@ def _step(facts: Facts, width: int, ascii_only: bool) -> RenderableType:
     assert facts.steps is not None
     steps = facts.steps
     title = Text.assemble(
-        (f"One step {wording.ms(steps.median_ms)}", "bold"),
+        (f"One step{wording.of_rank(facts)} {wording.ms(steps.median_ms)}", "bold"),
         (f" median, 5{wording.TO}95 % of steps {wording.ms_range(steps.p5_ms, steps.p95_ms)}", "dim"),
         (f"; stages are means, together {wording.ms(steps.mean_ms)}", "dim"),
     )

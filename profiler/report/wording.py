@@ -176,6 +176,15 @@ def printable(text: str) -> str:
     )
 
 
+def of_rank(facts: Facts) -> str:
+    """Of which of several ranks the step's figures are: " of rank 2"; "" where there is one, or it is not told."""
+    ranks, steps = facts.ranks, facts.steps
+    if ranks is None or len(ranks.rows) < 2 or steps is None:
+        return ""
+    like = [row.rank for row in ranks.rows if (row.steps, row.step_ms) == (steps.count, steps.mean_ms)]
+    return f" of rank {like[0]}" if len(like) == 1 else ""
+
+
 def host_times_note(facts: Facts) -> str | None:
     """What the reader of stage times must know when the host's clock timed work of an asynchronous device."""
     if not facts.machine.asynchronous or facts.machine.device_times:

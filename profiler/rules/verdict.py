@@ -236,7 +236,11 @@ def _by_stages(facts: Facts, findings: Sequence[Finding]) -> Verdict:
         more = f"; the most that was found to gain is {percent(note.recoverable_ms / whole)} of it" if note else ""
         exchange = share(facts, "communication")
         if exchange >= WORTH_SHARE:
-            more += f"; {percent(exchange)} is spent with other ranks, and no cure for it was found"
+            more += (
+                f"; {percent(exchange)} is spent with other ranks, and no cure for it was found"
+                if not any(each.bottleneck in (Bottleneck.COMMUNICATION, Bottleneck.STRAGGLER) for each in findings)
+                else f"; {percent(exchange)} is spent with other ranks"
+            )
         return Verdict(Bottleneck.COMPUTE, healthy.rule if healthy else None, Severity.INFO, f"{sentence}{more}.")
     if not facts.stages:
         return Verdict(Bottleneck.NONE, None, Severity.INFO, "The stages of the step were not measured.")
@@ -251,9 +255,9 @@ def _by_stages(facts: Facts, findings: Sequence[Finding]) -> Verdict:
         if largest.name == "communication" and _is_waiting(facts):
             word, does = Bottleneck.STRAGGLER, "waits for ranks that come late"
         named = first.rule if first and first.bottleneck is word else None
-        sentence = (
-            f"{WORDS[word]}: {percent(largest.share)} of each {ms(whole)} step {does}, and no cure for it was found."
-        )
+        noted = next((each for each in findings if each.bottleneck is word), None)
+        cure = "no cure for it was found" if noted is None else f"what was found is a note: {noted.title}"
+        sentence = f"{WORDS[word]}: {percent(largest.share)} of each {ms(whole)} step {does}, and {cure}."
         return Verdict(word, named, Severity.INFO, sentence)
     sentence = (
         f"Compute: {largest.name} is the largest stage with {percent(largest.share)} of each {ms(whole)} "

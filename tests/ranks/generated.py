@@ -18,6 +18,7 @@ def job(
     steps: int = 200,
     *,
     late: Mapping[int, tuple[str, float]] | None = None,  # rank → (stage, ms more)
+    late_every: int = 1,  # steps
     slower: Mapping[int, float] | None = None,  # rank → factor of all its computing
     random_ms: float = 0.0,  # more work of a random length, each step another rank's
     transfer_ms: float = 4.0,
@@ -34,7 +35,7 @@ def job(
         name: np.abs(value * (1 + jitter * random.standard_normal((ranks, steps)))) for name, value in STAGES_MS.items()
     }
     for rank, (stage, more) in (late or {}).items():
-        times[stage][rank] += more
+        times[stage][rank, ::late_every] += more
     for rank, factor in (slower or {}).items():
         for stage in ("forward", "backward", "optimizer"):
             times[stage][rank] *= factor

@@ -57,6 +57,13 @@ def test_even_ranks_wait_for_the_transfer_only() -> None:
     assert found.network_ms == pytest.approx(4.0, rel=0.1)
 
 
+@pytest.mark.parametrize(("every", "share"), [(1, 1.0), (8, 1 / 8)])
+def test_how_often_its_cause_makes_a_rank_late_is_told(every: int, share: float) -> None:
+    found = merge(job(4, late={1: ("forward", 60.0)}, late_every=every))
+    assert found is not None and found.late is not None and found.late.rank == 1
+    assert found.late.cause_steps == pytest.approx(share, abs=0.03)
+
+
 def test_a_rank_whose_record_was_torn_off_speaks_for_the_job_only_where_all_were() -> None:
     torn = [replace(rank, ended=rank.rank == 2) for rank in job(4)]
     found = merge(torn)
@@ -191,6 +198,15 @@ def test_a_hang_names_the_collective_who_came_and_where_the_others_stood() -> No
     assert found is not None and found.hang is not None
     assert (found.hang.collective, found.hang.arrived, found.hang.absent) == ("all_reduce", (0, 1, 3), (2,))
     assert found.hang.sites["2"].line == 88 and found.hang.for_s == 30.0
+
+
+def test_a_rank_in_another_collective_did_not_come_to_this_one() -> None:
+    ranks = [hung(rank, "barrier", True, 30.0, 12) for rank in job(3)]
+    ranks[1] = hung(ranks[1], "gradients (DDP)", True, 25.0, 30)
+    found = merge(ranks)
+    assert found is not None and found.hang is not None
+    assert (found.hang.collective, found.hang.arrived, found.hang.absent) == ("barrier", (0, 2), (1,))
+    assert found.hang.doing["1"] == "gradients (DDP)" and found.hang.sites["1"].line == 30
 
 
 def test_a_rank_that_ended_by_itself_did_not_come_to_the_collective_that_failed_under_the_others() -> None:

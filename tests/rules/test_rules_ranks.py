@@ -272,6 +272,17 @@ def test_communication_is_the_verdict_where_gradients_hold_the_step_up() -> None
     assert verdict.bottleneck is Bottleneck.COMMUNICATION
 
 
+def test_a_verdict_does_not_deny_a_note_on_the_same_thing() -> None:
+    little = {"data_wait": 1.0, "forward": 5.0, "backward": 10.0, "optimizer": 4.0, "communication": 20.0}
+    without = job(network_ms=None, waiting_ms=None, turns_ms=None, reduction=None, withheld={"waiting": "unsure"})
+    judged = judge(replace(facts(little), ranks=without), read_line=lambda file, line: "")
+    assert "no cure for it was found" in judged.verdict.summary
+    searching = replace(without, reduction=reduction(find_unused_parameters=True))
+    judged = judge(replace(facts(little), ranks=searching), read_line=lambda file, line: "")
+    note = next(each for each in judged.findings if each.bottleneck is Bottleneck.COMMUNICATION)
+    assert "no cure" not in judged.verdict.summary and note.title in judged.verdict.summary
+
+
 # stragglers
 
 
@@ -312,6 +323,41 @@ def test_a_late_rank_is_explained_by_more_items_or_by_a_slower_host() -> None:
     saving = late("gap", span="checkpoint", span_site=Site(TRAIN, 90))
     assert "saves its checkpoints" in found(OneRankWork, ranked(saving)).title
     assert found(OneRankWork, ranked(saving)).fix.line == 90
+
+
+def test_a_rank_that_computes_longer_in_several_parts_saves_all_of_them() -> None:
+    parts = (Cause("forward", 12.0, 27.0, 15.0), Cause("backward", 8.0, 38.0, 30.0))
+    finding = found(LateByCompute, ranked(late("forward", causes=parts)))
+    assert finding.gain is not None and finding.gain.step_ms_low == pytest.approx(80.0)
+    assert "forward by 12 ms and backward by 8.0 ms" in finding.why and "Only this part" not in finding.why
+    with_data = (*parts[:1], Cause("data_wait", 8.0, 9.0, 1.0))
+    finding = found(LateByCompute, ranked(late("forward", causes=with_data)))
+    assert finding.gain is not None and finding.gain.step_ms_low == pytest.approx(88.0)  # the wait is another cause's
+
+
+def test_a_want_of_cores_that_explains_little_of_the_lateness_is_not_its_reason() -> None:
+    lost = {"without_core": 0.15, "others_without_core": 0.05}  # 10 of 100 ms
+    assert "no core" in found(LateByCompute, ranked(late("forward", 20.0, **lost))).why
+    assert "no core" not in found(LateByCompute, ranked(late("forward", 30.0, **lost))).why
+
+
+def test_what_makes_a_rank_late_now_and_then_is_something_that_it_alone_runs() -> None:
+    finding = found(LateByCompute, ranked(late("forward", cause_steps=0.1)))
+    assert "late to a 100 ms step on average" in finding.title
+    assert "in 10 % of its steps" in finding.why and "evaluation" in finding.fix.summary
+    steady = found(LateByCompute, ranked(late("forward", cause_steps=0.97)))
+    assert "late to each 100 ms step" in steady.title and "Only this part" in steady.why
+
+
+def test_gradients_answer_only_for_their_part_of_what_is_exchanged() -> None:
+    mixed = job(kinds_ms={"gradients (DDP)": 20.0, "all_reduce": 20.0})
+    finding = found(FullPrecisionGradients, ranked(mixed))
+    assert "20 ms (20 %)" in finding.title and "of gradients a step" in finding.why
+    mostly_others = job(kinds_ms={"gradients (DDP)": 4.0, "objects": 36.0})
+    assert FullPrecisionGradients().check(ranked(mostly_others)) is None
+    assert LittleWork().check(ranked(mostly_others)) is None
+    together = found(DoesNotPay, ranked(replace(mostly_others, world_size=2, exposed_ms=55.0)))
+    assert "tensors between the ranks" in together.why and "gradients" not in together.why
 
 
 def test_ranks_that_take_turns_have_uneven_batches_unless_cores_were_short() -> None:

@@ -254,6 +254,13 @@ def test_growth_that_levels_off_is_a_cache_that_filled_up():
     assert isinstance(Growth().check(facts(memory=levelled)), Abstention)
 
 
+def test_growth_counts_the_steps_in_which_nothing_of_ours_ran():
+    finding = Growth().check(facts(memory=memory(2 * 2**20, 300 * 2**20, growth_steps=150)))
+    assert "Over 150 steps the process grew by 300 MiB" in finding.why
+    said = Growth().check(facts(memory=memory(2 * 2**20, 60 * 2**20, growth_steps=30)))
+    assert isinstance(said, Abstention) and "30 steps are too few" in said.reason
+
+
 def test_growth_of_the_device_is_judged_by_the_devices_capacity():
     samples = tuple(MemorySample(float(n), 800 * 2**20, 10 * GIB + n * 2**30 // 3) for n in range(30))
     its = memory(

@@ -124,6 +124,7 @@ def late_rank(ranks: Sequence[RankFacts], matched: Matched, wait: Waiting, arriv
         without_core=ranks[row].without_core,
         others_without_core=_middle(ranks[each].without_core for each in others),
         throttled=_slowed(ranks[row]) is True and all(_slowed(ranks[each]) is False for each in others),
+        cause_steps=_often(matched, first, row, others) if first else None,
     )
 
 
@@ -163,6 +164,13 @@ def _saved(wait: Waiting, rows: Sequence[int]) -> float:
     """By how much the last rank would come earlier without these, per step."""
     rest = np.delete(wait.excess, rows, axis=0)
     return float((rest.min(axis=0) - wait.excess.min(axis=0)).mean()) if len(rest) else 0.0
+
+
+def _often(matched: Matched, name: str, row: int, others: Sequence[int]) -> float:
+    """In which share of the steps something takes a rank longer than the others, by half of what it does on average."""
+    values = matched.column(name)
+    longer = values[row] - np.median(values[others], axis=0)
+    return float((longer > longer.mean() / 2).mean())
 
 
 def _also(matched: Matched, wait: Waiting, means: Mapping[str, Floats], row: int, others: Sequence[int]) -> AlsoLate:

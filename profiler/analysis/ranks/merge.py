@@ -98,6 +98,7 @@ def merge(
         mismatch=flight.mismatch_of(records),
         dumped=tuple(sorted(records)),
         slow_links=() if isinstance(compared, str) else compared,
+        kinds_ms=_kinds(timed),
     )
 
 
@@ -232,6 +233,11 @@ def _slowest(judged: Sequence[RankFacts]) -> int | None:
     return judged[row].rank if more > noise else None
 
 
+def _kinds(timed: Sequence[RankFacts]) -> dict[str, float]:
+    kinds = dict.fromkeys(kind for rank in timed for kind in rank.blocked_ms)
+    return {kind: min(rank.blocked_ms.get(kind, 0.0) for rank in timed) for kind in kinds}
+
+
 def _phases(judged: Sequence[RankFacts]) -> dict[str, float]:
     names = dict.fromkeys(name for rank in judged for name in rank.phases_ms)
     return {name: float(np.mean([rank.phases_ms.get(name, 0.0) for rank in judged])) for name in names}
@@ -322,10 +328,10 @@ def _hang(ranks: Sequence[RankFacts]) -> Hang | None:
     failed = any(rank.last and rank.last.raised for rank in inside)
     if not failed and held_s < max(_HANG_S, _HANG_STEPS * step_s):
         return None
-    arrived = [rank for rank in inside if rank.last and (rank.last.raised or rank.last.for_s >= 0.2 * held_s)]
-    first = max(arrived, key=lambda rank: rank.last.for_s if rank.last else 0.0)
+    held = [rank for rank in inside if rank.last and (rank.last.raised or rank.last.for_s >= 0.2 * held_s)]
+    first = max(held, key=lambda rank: rank.last.for_s if rank.last else 0.0)
     assert first.last is not None
-    numbers = {rank.rank for rank in arrived}
+    numbers = {rank.rank for rank in held if rank.last and rank.last.doing == first.last.doing}
     return Hang(
         collective=first.last.doing,
         arrived=tuple(sorted(numbers)),
@@ -381,7 +387,9 @@ def _notices(
         found.append(f"{listed(torn)} ended without an orderly end, the others in an orderly way")
     steps = sorted({rank.steps for rank in judged})
     if steps and steps[-1] - steps[0] > max(2, 0.02 * steps[-1]):
-        found.append(f"the ranks made between {steps[0]:,} and {steps[-1]:,} steps: those they share are compared")
+        found.append(
+            f"between {steps[0]:,} and {steps[-1]:,} steps of the ranks were recorded: those they share are compared"
+        )
     versions = {rank.torch for rank in ranks}
     if len(versions) > 1:
         found.append(f"the ranks ran different versions of torch: {', '.join(sorted(map(str, versions)))}")

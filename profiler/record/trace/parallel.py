@@ -26,7 +26,7 @@ from profiler.record.trace.parts import JoinedCollector, Numbers, Part
 from profiler.record.trace.split import Document, after_head, batches, last, last_border, whole
 from profiler.record.trace.stream import BLOCK_BYTES, Source
 
-FEWEST_BYTES = 64 << 20  # of a file, packed tenfold or not, below which it is read before copies would have begun
+FEWEST_BYTES = 16 << 20  # of a file, packed tenfold or not, below which it is read before copies would have begun
 _PACKED = 10
 MOST_PROCESSES = 6  # one can unpack and cut for no more
 _STRETCH_BYTES = 1 << 20

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from profiler.analysis.facts import Facts
 from profiler.rules.base import Bottleneck, Fix, Gain, Outcome, Rule, Threshold
-from profiler.rules.comm.exposed import Exposed, evidence, exposed, reduced, sentence, wrapped_at
+from profiler.rules.comm.exposed import Exposed, evidence, gradients_exposed, reduced, sentence, wrapped_at
 from profiler.rules.evidence import worth
 from profiler.rules.phrases import ms, percent
 
@@ -45,7 +45,7 @@ class AccumulationWithoutNoSync(Rule):
         passes = steps.micro_batches
         if passes < self.micro_batches.value or reduction.unsynced or reduction.synced == 0:
             return None
-        found = exposed(facts, self.threshold.value)
+        found = gradients_exposed(facts, self.threshold.value)
         if not isinstance(found, Exposed):
             return self.abstain(found) if found else None
         saves = found.network_ms * (passes - 1) / passes

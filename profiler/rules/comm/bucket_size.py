@@ -5,7 +5,7 @@ from __future__ import annotations
 from profiler.analysis.facts import Facts
 from profiler.analysis.rank_facts import LinkModel, Reduction
 from profiler.rules.base import Bottleneck, Fix, Gain, Outcome, Rule, Threshold
-from profiler.rules.comm.exposed import GRADIENTS, Exposed, evidence, exposed, reduced, sentence, wrapped_at
+from profiler.rules.comm.exposed import GRADIENTS, Exposed, evidence, gradients_exposed, reduced, sentence, wrapped_at
 from profiler.rules.comm.link import link_of, predicted, sentence_of
 from profiler.rules.evidence import worth
 from profiler.rules.phrases import counted, ms, percent, size
@@ -53,7 +53,7 @@ class BucketSize(Rule):
         reduction = reduced(facts)
         if reduction is None or not reduction.bucket_bytes:
             return None
-        found = exposed(facts, self.threshold.value)
+        found = gradients_exposed(facts, self.threshold.value)
         if not isinstance(found, Exposed):
             return self.abstain(found) if found else None
         count = len(reduction.bucket_bytes)

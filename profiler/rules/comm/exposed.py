@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from profiler.analysis.facts import Facts
 from profiler.analysis.rank_facts import RanksFacts, Reduction
@@ -11,6 +11,7 @@ from profiler.rules.evidence import step_ms
 from profiler.rules.phrases import ms, percent, size
 
 GRADIENTS = "gradients (DDP)"
+_MOST = 0.9  # of the time in collectives, from which it is called that of gradients
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,7 @@ class Exposed:
     step_ms: float
     network_ms: float
     ranks: RanksFacts
+    of_gradients: bool = False  # of DistributedDataParallel's gradients alone, whatever else is exchanged
 
     @property
     def share(self) -> float:
@@ -43,6 +45,21 @@ def exposed(facts: Facts, threshold: float) -> Exposed | str | None:
     return found if found.share >= threshold else None
 
 
+def gradients_exposed(facts: Facts, threshold: float) -> Exposed | str | None:
+    """The same for the gradients that DistributedDataParallel reduces: their part of the time in collectives."""
+    found = exposed(facts, threshold)
+    if not isinstance(found, Exposed) or found.ranks.reduction is None:
+        return found
+    found = replace(found, network_ms=_gradients_part(found.ranks) * found.network_ms, of_gradients=True)
+    return found if found.share >= threshold else None
+
+
+def _gradients_part(ranks: RanksFacts) -> float:
+    """Of the time in collectives, that of DistributedDataParallel's gradients."""
+    whole = sum(ranks.kinds_ms.values())
+    return ranks.kinds_ms.get(GRADIENTS, 0.0) / whole if whole > 0 else 1.0
+
+
 def reduced(facts: Facts) -> Reduction | None:
     """DistributedDataParallel's own account, if the training uses it."""
     return facts.ranks.reduction if facts.ranks else None
@@ -63,14 +80,12 @@ def bandwidth(found: Exposed) -> str:
 
 def sentence(found: Exposed) -> str:
     """What is exposed, with where it lies."""
-    reduction = found.ranks.reduction
-    what = f"{size(reduction.parameter_bytes)} of gradients a step" if reduction else "tensors between the ranks"
-    hidden = found.ranks.hidden_ms
+    reduction, what, hidden = found.ranks.reduction, "tensors between the ranks", None
+    if reduction is not None and (found.of_gradients or _gradients_part(found.ranks) >= _MOST):
+        what = f"{size(reduction.parameter_bytes)} of gradients a step{bandwidth(found)}"
+        hidden = found.ranks.hidden_ms
     also = f"; another {ms(hidden)} run behind the backward pass" if hidden else ""
-    return (
-        f"Exchanging {what}{bandwidth(found)} holds the step up for {ms(found.network_ms)}, "
-        f"{percent(found.share)} of it{also}."
-    )
+    return f"Exchanging {what} holds the step up for {ms(found.network_ms)}, {percent(found.share)} of it{also}."
 
 
 def evidence(found: Exposed) -> dict[str, float]:

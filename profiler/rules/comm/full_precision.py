@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from profiler.analysis.facts import Facts
 from profiler.rules.base import Bottleneck, Fix, Gain, Outcome, Rule, Threshold
-from profiler.rules.comm.exposed import Exposed, evidence, exposed, reduced, sentence, wrapped_at
+from profiler.rules.comm.exposed import Exposed, evidence, gradients_exposed, reduced, sentence, wrapped_at
 from profiler.rules.evidence import worth
 from profiler.rules.phrases import ms, percent, size
 
@@ -40,7 +40,7 @@ class FullPrecisionGradients(Rule):
         reduction = reduced(facts)
         if reduction is None or reduction.comm_hook or "float" not in reduction.dtypes.split(", "):
             return None
-        found = exposed(facts, self.threshold.value)
+        found = gradients_exposed(facts, self.threshold.value)
         if not isinstance(found, Exposed):
             return self.abstain(found) if found else None
         low, high = 0.25 * found.network_ms, 0.5 * found.network_ms

@@ -6,7 +6,7 @@ import math
 
 from profiler.analysis.facts import Facts
 from profiler.rules.base import Bottleneck, Fix, Gain, Outcome, Rule, Threshold
-from profiler.rules.comm.exposed import GRADIENTS, Exposed, evidence, exposed, reduced, sentence, wrapped_at
+from profiler.rules.comm.exposed import GRADIENTS, Exposed, evidence, gradients_exposed, reduced, sentence, wrapped_at
 from profiler.rules.comm.link import link_of, predicted, sentence_of
 from profiler.rules.evidence import worth
 from profiler.rules.phrases import ms, percent
@@ -51,7 +51,7 @@ class LittleWork(Rule):
         reduction, steps = reduced(facts), facts.steps
         if steps is None or steps.micro_batches > 1.5 or (reduction is None and "fsdp" not in facts.settings.values):
             return None
-        found = exposed(facts, self.threshold.value)
+        found = gradients_exposed(facts, self.threshold.value)
         if not isinstance(found, Exposed):
             return self.abstain(found) if found else None
         taken_ms, behind_ms = found.network_ms, found.work_ms

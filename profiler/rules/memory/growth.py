@@ -54,10 +54,9 @@ class Growth(Rule):
             return self.abstain(reason) if reason else None
         if memory.growth_bytes < self.growth_mib.value * 2**20 or memory.growth_bytes_per_step <= 0:
             return None
-        if steps.measured < self.steps.value:
-            return self.abstain(
-                f"memory grew, but {steps.measured} steps are too few to tell growth from filling caches"
-            )
+        over = memory.growth_steps if memory.growth_steps is not None else steps.measured
+        if over < self.steps.value:
+            return self.abstain(f"memory grew, but {over} steps are too few to tell growth from filling caches")
         on_device = memory.growth_on_device
         watching = facts.settings.values.get("instruments")
         keeping = _KEEP_EVENTS.intersection(watching) if isinstance(watching, list) else None
@@ -90,7 +89,7 @@ class Growth(Rule):
                 "steps" + (f", and memory is full in {about(left)} steps" if soon and left is not None else "")
             ),
             why=(
-                f"Over {number(steps.measured)} steps {where} grew by {size(memory.growth_bytes)}, and "
+                f"Over {number(over)} steps {where} grew by {size(memory.growth_bytes)}, and "
                 f"it was still growing at the end.{ends} Something of each step is kept: most often a loss "
                 "with its graph, or outputs in a list."
             ),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from profiler.analysis.facts import Facts
-from profiler.analysis.rank_facts import LateRank
 from profiler.rules.base import Bottleneck, Fix, Outcome, Rule, Threshold
-from profiler.rules.phrases import percent
+from profiler.rules.phrases import ms, percent
 from profiler.rules.straggler.late import Late, at_line, late
 
 _UNEVEN = 1.08  # items of its batches against the others'
+_OF_LATENESS = 0.5  # of what it comes late, that a want of a core has to explain
 _WITHOUT_CORE = 0.1  # of the time that its training thread was ready to run, and twice what the others have
 
 
@@ -20,12 +20,13 @@ class LateByCompute(Rule):
 
     ## Evidence
     One rank comes last in the steps to which most of the waiting is due, the others wait for it for at least
-    `threshold` of the step, and what it does longer than the typical other rank is forward, backward, the optimizer
-    or copies to the device. If its batches hold more items, the split is uneven. If its training thread was ready to
-    run and had no core for a tenth of the time, and twice as long as the others', another program takes its cores; if
-    NVML said of its device alone that heat or power slows it down, that does. If all of its computing is slower by one
-    factor and none of these was seen, its items are longer, or the device or the host is slow. Abstains where ranks or
-    their clocks could not be compared.
+    `threshold` of the step, and what it does longer than the typical other rank is forward, backward, the optimizer or
+    copies to the device. If its batches hold more items, the split is uneven. If its training thread was ready to run
+    and had no core for a tenth of the time, twice as long as the others', and for half of what it comes late, another
+    program takes its cores; if NVML said of its device alone that heat or power slows it down, that does. If all of
+    its computing is slower by one factor and none of these was seen, its items are longer, or the device or the host
+    is slow. If it happens in less than half of the steps, the rank runs something there that the others don't.
+    Abstains where ranks or their clocks could not be compared.
 
     ## Fix
     As the evidence says: balance the batches, or look at that rank's device and host.
@@ -52,7 +53,7 @@ class LateByCompute(Rule):
         if rank.items_ratio is not None and rank.items_ratio >= _UNEVEN:
             what = f" Its batches hold {percent(rank.items_ratio - 1)} more items than the others'."
             fix = "Give every rank batches of the same size: balance by length or cost, not by count of files."
-        elif (lost := _without_core(rank)) is not None:
+        elif (lost := _without_core(found)) is not None:
             what = (
                 f" Its training thread was ready to run and had no core for {percent(lost[0])} of the time, the "
                 f"others' for {percent(lost[1])}: other programs, or more threads of its own than cores, take them."
@@ -68,6 +69,17 @@ class LateByCompute(Rule):
                 f"longer or more ({items}), or its device or cores are slower, hotter, or shared."
             )
             fix = f"Compare its batches with the others'; if they are alike, look at {where}: clocks, heat, load."
+        elif found.now_and_then:
+            share = percent(rank.cause_steps or 0.0)
+            what = f" It does so in {share} of its steps, not in each: something runs there that only this rank runs."
+            fix = (
+                f"Look what only rank {number} runs now and then, an evaluation or a sample: run it on all ranks, "
+                "less often, or after the training."
+            )
+        elif len(found.causes) > 1:
+            longer = " and ".join(f"{cause.what} by {ms(cause.ms)}" for cause in found.causes)
+            what = f" Its work takes longer in several parts, and not by one factor: {longer}."
+            fix = f"Find out what rank {number} computes that the others don't: longer sequences, a larger shard."
         else:
             what = " Only this part of its work is longer, so it is what the rank computes and not how fast."
             fix = f"Find out what rank {number} computes that the others don't: longer sequences, a larger shard."
@@ -86,9 +98,11 @@ class LateByCompute(Rule):
         )
 
 
-def _without_core(rank: LateRank) -> tuple[float, float] | None:
-    """How much of the time its thread had no core, and the others'; None where that does not set it apart."""
-    mine, others = rank.without_core, rank.others_without_core
+def _without_core(found: Late) -> tuple[float, float] | None:
+    """How much of the time its thread had no core, and the others'; None where that is not why it comes late."""
+    mine, others = found.rank.without_core, found.rank.others_without_core
     if mine is None or others is None or mine < max(_WITHOUT_CORE, 2 * others):
+        return None
+    if (mine - others) * found.step_ms < _OF_LATENESS * found.rank.late_ms:
         return None
     return mine, others

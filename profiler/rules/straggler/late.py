@@ -10,6 +10,7 @@ from profiler.rules.base import Gain
 from profiler.rules.evidence import step_ms, worth
 from profiler.rules.phrases import ms, percent
 
+_STEADY = 0.5  # of the steps, in which what takes a rank longer is its way and not an event
 THRESHOLD = 0.05  # of the step that the others wait
 _MOST_NAMED = 6
 _DOES = {
@@ -31,11 +32,21 @@ class Late:
     step_ms: float
     ranks: RanksFacts
     rank: LateRank
-    cause: Cause
+    causes: tuple[Cause, ...]  # those that are asked for, longest first
+
+    @property
+    def cause(self) -> Cause:
+        """The longest."""
+        return self.causes[0]
+
+    @property
+    def now_and_then(self) -> bool:
+        """Whether it happens in some steps only."""
+        return self.rank.cause_steps is not None and self.rank.cause_steps < _STEADY
 
     @property
     def gain(self) -> Gain:
-        """What the others would not wait: at most what its cause takes longer, 60 % of it for sure."""
+        """What the others would not wait: at most what its causes take longer, 60 % of it for sure."""
         saves_ms = self.saves_ms
         return Gain.of(self.step_ms, 0.6 * saves_ms, saves_ms)
 
@@ -43,7 +54,7 @@ class Late:
     def saves_ms(self) -> float:
         """By how much the step ends earlier once those that are named come in time."""
         rank = self.rank
-        return min(rank.late_ms if rank.saves_ms is None else rank.saves_ms, self.cause.ms)
+        return min(rank.late_ms if rank.saves_ms is None else rank.saves_ms, sum(cause.ms for cause in self.causes))
 
     @property
     def who(self) -> str:
@@ -56,9 +67,13 @@ class Late:
     def title(self) -> str:
         """Who is late, and for what."""
         return (
-            f"{self.who} comes {ms(self.rank.late_ms)} late to each {ms(self.step_ms)} step and the others "
+            f"{self.who} comes {ms(self.rank.late_ms)} late to {self._steps} and the others "
             f"wait for it: it {_DOES[self.cause.what]} for {ms(self.cause.own_ms)}, they for {ms(self.cause.others_ms)}"
         )
+
+    @property
+    def _steps(self) -> str:
+        return f"a {ms(self.step_ms)} step on average" if self.now_and_then else f"each {ms(self.step_ms)} step"
 
     @property
     def steadiness(self) -> str:
@@ -119,7 +134,7 @@ def late(facts: Facts, *causes: str, threshold: float = THRESHOLD) -> Late | str
         return why if "clocks" in why and ranks.waiting_ms >= threshold * whole else None
     if rank.late_ms < threshold * whole or not rank.causes or rank.causes[0].what not in causes:
         return None
-    found = Late(whole, ranks, rank, rank.causes[0])
+    found = Late(whole, ranks, rank, tuple(cause for cause in rank.causes if cause.what in causes))
     return found if worth(facts, found.saves_ms) else None
 
 
