@@ -106,7 +106,7 @@ def contradiction(ranks: Sequence[RankFacts], parted: Parted, by_steps_ms: Seque
             return "the ranks take part in different collectives, in groups smaller than the job"
     slack = max(_SAME_WAITING * parted.mean_ms, _SAME_WAITING_MS)
     if any(abs(one - other) > slack for one, other in zip(parted.by_rank_ms, by_steps_ms, strict=True)):
-        return "transfer takes some groups of ranks longer than others"
+        return "whole steps and single calls tell different waits: links of groups differ, or groups never meet"
     return None
 
 
