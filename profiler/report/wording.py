@@ -125,11 +125,31 @@ def gain(value: Gain) -> str:
     return f"{faster} faster: {ms_range(value.step_ms_low, value.step_ms_high)} a step"
 
 
+_EVIDENCE = {  # what the names alone don't say
+    "cause_ms": "longer there than the others",
+    "exposed_ms": "exposed, waiting included",
+    "late_ms": "comes late by",
+    "late_steps_share": "steps in which it comes last",
+    "message_bytes": "size of a message",
+    "messages_ms": "all messages",
+    "network_ms": "transfer",
+    "others_ms": "the others there",
+    "own_ms": "that rank there",
+    "shortest_ms": "shortest message",
+    "turns_ms": "waiting for each other",
+    "waiting_ms": "waiting for late ranks",
+}
+
+
 def evidence(name: str, value: float) -> tuple[str, str]:
     """A rule's evidence as label and text; the unit is the ending of its name.
 
     A share says so, since what it is a share of often stands beside it.
     """
+    return _EVIDENCE.get(name) or _evidence(name, value)[0], _evidence(name, value)[1]
+
+
+def _evidence(name: str, value: float) -> tuple[str, str]:
     if name.endswith("_share"):
         return label(name), share(value)
     if name.startswith("bytes_"):

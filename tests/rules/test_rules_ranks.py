@@ -335,6 +335,12 @@ def test_a_rank_that_computes_longer_in_several_parts_saves_all_of_them() -> Non
     assert finding.gain is not None and finding.gain.step_ms_low == pytest.approx(88.0)  # the wait is another cause's
 
 
+def test_a_rank_that_takes_most_of_the_step_promises_what_is_waited_for_it() -> None:
+    gain = found(LateByData, ranked(late("data_wait", 85.0))).gain
+    assert gain is not None
+    assert (gain.step_ms_low, gain.step_ms_high) == (pytest.approx(15.0), pytest.approx(22.5))
+
+
 def test_a_want_of_cores_that_explains_little_of_the_lateness_is_not_its_reason() -> None:
     lost = {"without_core": 0.15, "others_without_core": 0.05}  # 10 of 100 ms
     assert "no core" in found(LateByCompute, ranked(late("forward", 20.0, **lost))).why

@@ -127,7 +127,8 @@ def sentences(ranks: RanksFacts) -> tuple[str, ...]:
         said = [f"{wording.plural(ranks.world_size, 'rank')}{hosts}."]
     if ranks.exposed_ms is not None and ranks.step_ms:
         text = (
-            f"Communication that nothing hides takes {ms(ranks.exposed_ms)} of each {ms(ranks.step_ms)} step "
+            f"On average over ranks, communication that nothing hides takes {ms(ranks.exposed_ms)} of each "
+            f"{ms(ranks.step_ms)} step "
             f"({share(ranks.exposed_ms / ranks.step_ms)})"
         )
         if ranks.network_ms is not None and ranks.waiting_ms is not None:

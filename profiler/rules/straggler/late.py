@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from profiler.analysis.facts import Facts
 from profiler.analysis.rank_facts import Cause, LateRank, RanksFacts
-from profiler.rules.base import Gain
+from profiler.rules.base import WIDEST_RANGE, Gain
 from profiler.rules.evidence import step_ms, worth
 from profiler.rules.phrases import ms, percent
 
@@ -46,9 +46,13 @@ class Late:
 
     @property
     def gain(self) -> Gain:
-        """What the others would not wait: at most what its causes take longer, 60 % of it for sure."""
+        """What the others would not wait: at most what its causes take longer, 60 % of it for sure.
+
+        Where that is too wide a range, what was measured stays in it: the wait as a whole.
+        """
         saves_ms = self.saves_ms
-        return Gain.of(self.step_ms, 0.6 * saves_ms, saves_ms)
+        least_ms = max(0.6 * saves_ms, self.step_ms - WIDEST_RANGE * (self.step_ms - saves_ms))
+        return Gain.of(self.step_ms, least_ms, saves_ms)
 
     @property
     def saves_ms(self) -> float:
