@@ -120,16 +120,19 @@ class Collector:
     def add(self, events: Sequence[Event]) -> None:
         """Append a piece."""
         tables = self._tables
+        others: list[Event] = []
         for event in events:
             if event.ph == "X":
                 tables[event.cat](event)
+            else:
+                others.append(event)
         found = tables.take()
         found.pop(_LEFT_OUT, None)
         for table, of_table in found.items():
             timed = self._timed(of_table)
             if timed is not None:
                 self._sort(table, *timed)
-        self._take_readings([event for event in events if event.name == _MEMORY and event.ph != "X"])
+        self._take_readings([event for event in others if event.name == _MEMORY])
 
     def _timed(self, events: list[Event]) -> tuple[list[Event], Ints, Ints] | None:
         """The events whose time can be believed, with their start and end in ns."""
