@@ -26,6 +26,7 @@ from .session import Session
 from .worker_looks import Looks
 
 _COST_SHARE = 0.003  # of the batches' time: where they are short, fewer are measured
+_AT_MOST_LONGER = 1.25  # times the one before: what measuring is taken to cost rises slowly, and falls at once
 _MAX_SKIP = 255
 _FIRST_SKIPS = 8  # at first no more are let pass than this part of those that there were
 _NO_LOADER = 0xFFFF
@@ -51,6 +52,7 @@ class BatchProbe(Turn):  # type: ignore[misc]
         self.read_bytes = self.read_chars = self.read_calls = 0
         self.entered_ns = self.began_ns = 0
         self.own_ns = 0  # what measuring this batch has taken so far
+        self.usual_ns = 0.0  # what measuring one takes: a turn of another program's is in few of them
         self.batches = 0  # made in this process, with those that were not measured
         self.looks = looks
 
@@ -88,7 +90,8 @@ class BatchProbe(Turn):  # type: ignore[misc]
         now_ns = self.session.clock()
         self.own_ns += now_ns - made_ns
         bare_ns = max(1, now_ns - self.entered_ns - self.own_ns)
-        self.skip = min(_MAX_SKIP, self.batches // _FIRST_SKIPS, int(self.own_ns / (_COST_SHARE * bare_ns)))
+        self.usual_ns = min(self.own_ns, _AT_MOST_LONGER * self.usual_ns) if self.usual_ns else self.own_ns
+        self.skip = min(_MAX_SKIP, self.batches // _FIRST_SKIPS, int(self.usual_ns / (_COST_SHARE * bare_ns)))
         self.batches += 1 + self.skip
         self.looks.batches += self.skip
 

@@ -35,7 +35,7 @@ class Items(Dataset[Any]):
         return 32
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, Any]:
-        time.sleep(0.002)  # batches of some length are measured, every one of them
+        time.sleep(0.005)  # of batches of some length most are measured
         item = torch.full((16,), float(index)) + self.noise * torch.randn(16)
         return item, [f"word {number}" for number in range(self.words)] if self.words else index
 
@@ -65,14 +65,14 @@ def trained_on(dataset: Dataset[Any], folder: Path, epochs: int = 3, **arguments
 def test_items_that_stay_the_same_are_seen_to(arguments: dict[str, Any], tmp_path: Path) -> None:
     items = trained_on(Items(), tmp_path, **arguments).item_facts
     assert items is not None
-    assert (items.compared, items.same) == (64, 64)  # all 32 of them, in three epochs
+    assert items.compared >= 24 and items.same == items.compared  # at most 64: 32 of them, in three epochs
     assert items.bytes == pytest.approx(16 * 4 + 1.7, abs=0.1)
 
 
 def test_items_with_noise_are_not_the_same(tmp_path: Path) -> None:
     items = trained_on(Items(noise=1e-3), tmp_path).item_facts
     assert items is not None
-    assert (items.compared, items.same) == (64, 0)
+    assert items.compared >= 24 and items.same == 0
 
 
 def test_one_epoch_compares_nothing(tmp_path: Path) -> None:
