@@ -3,7 +3,7 @@
 Two figures, each by two clocks. The control shows what this machine's noise does to the very same figure.
 
 - *hooks*: what every step pays. While recording goes on, steps take turns with every hook in its place and with every
-  hook taken out: in, out, out, in, and the other way round. The step's code stands there twice, since the interpreter
+  hook taken out: two of each, in random order, and so on. The step's code stands there twice, since the interpreter
   remembers at each call what it found there. The control has no hooks in either.
 - *all*: with the sampler's looks and all that comes now and then. Long blocks, of each the mean step: off, on, off,
   on, …; each on-block is compared with the mean of the off-blocks around it, and, as a control, each off-block with

@@ -10,8 +10,8 @@ core do not count (their use of its caches does):
   block the step that a quarter are faster than, since other programs only ever make steps slower. The control is a
   block without against the other one.
 - *beyond*: what a rank pays beyond a lone process. While recording goes on, two like loops take steps in turn, one with
-  the hooks of communication in place and one without: with, without, without, with, and the other way round. The
-  control is the same with the hooks in place for both.
+  the hooks of communication in place and one without: two of each, in random order, and so on. The control is the same
+  with the hooks in place for both.
 
 Medians, with the interval of a bootstrap that holds 95 of 100 of them.
 """

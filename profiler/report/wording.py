@@ -146,7 +146,8 @@ def evidence(name: str, value: float) -> tuple[str, str]:
 
     A share says so, since what it is a share of often stands beside it.
     """
-    return _EVIDENCE.get(name) or _evidence(name, value)[0], _evidence(name, value)[1]
+    said, text = _evidence(name, value)
+    return _EVIDENCE.get(name, said), text
 
 
 def _evidence(name: str, value: float) -> tuple[str, str]:

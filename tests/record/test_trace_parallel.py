@@ -152,6 +152,18 @@ def test_a_copy_that_dies_leaves_the_work_to_one_process(tmp_path: Path, monkeyp
     assert together == alone and ways == ["by itself"]
 
 
+def test_without_room_for_copies_one_process_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "made.json"
+    path.write_bytes(text())
+
+    def no_room(*given: Any) -> Any:
+        raise OSError("no room")
+
+    monkeypatch.setattr(parallel, "mmap", no_room)
+    alone, together, ways = both(path, monkeypatch)
+    assert together == alone and ways == ["by itself"]
+
+
 def test_a_trace_that_is_too_long_is_cut_and_no_copy_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "made.json"
     path.write_bytes(text())

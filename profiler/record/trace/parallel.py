@@ -67,7 +67,11 @@ def read_parts(
             yield len(events)
         if not collector.kept:
             raise UnpartedError
-    with _Copies(collector, processes) as copies:
+    try:
+        made = _Copies(collector, processes)
+    except OSError as error:  # no room for another process, or for what they share
+        raise UnpartedError from error
+    with made as copies:
         for stretch in cut:
             if copies.full:
                 yield copies.next_answer(document)
