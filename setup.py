@@ -1,12 +1,15 @@
-"""What is compiled: hooks' short way and the sampler's loop. Without a compiler the package is pure Python."""
+"""What is compiled: hooks' short way, the sampler's loop, and and the reader of traces.
+
+Without a compiler the package is pure Python.
+"""
 
 from setuptools import Extension, setup
 
-COMPILED = ("_interval", "_looks")
+COMPILED = ("capture._interval", "capture._looks", "record.trace._scan")
 
 setup(
     ext_modules=[
-        Extension(f"profiler.capture.{name}", [f"profiler/capture/{name}.c"], libraries=["m"], optional=True)
+        Extension(f"profiler.{name}", [f"profiler/{name.replace('.', '/')}.c"], libraries=["m"], optional=True)
         for name in COMPILED
     ]
 )

@@ -174,8 +174,7 @@ def traces_table() -> str:
         "traces",
         "Reading recorded traces",
         "Recorded traces, and real events repeated to a size; each file is read and reduced to facts in a process of "
-        "its own, of which large files make copies to read them. In brackets: by the processor time of all of these, "
-        "which other work on the machine disturbs less. Memory is that of all of them. "
+        "its own. In brackets: by its processor time, which other work on the machine disturbs less. "
         "Must: 100 MB/s from file to facts, resident memory of at most 0.3× the file at 1 GB; 10 times as fast as "
         "HolisticTraceAnalysis (three of its breakdowns; `PROF_HTA` names a Python that has it) there, and 4 times on "
         "small files.",

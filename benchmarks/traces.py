@@ -26,11 +26,10 @@ TRACE = "a100_6steps_nccl.json.gz"
 SIZES_MB = (50, 200, 1000)
 _SMALL = 500_000  # packed bytes, below which nothing but the start is measured
 _READ = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 began = time.perf_counter()
 from profiler.analysis.trace.facts import facts_of
-from profiler.record.trace.parallel import processes_for
 from profiler.record.trace.read import read_trace
 
 def peak():  # of this process: ru_maxrss counts its parent's, too
@@ -39,13 +38,9 @@ def peak():  # of this process: ru_maxrss counts its parent's, too
 imported, cpu = time.perf_counter(), time.process_time()
 recording = read_trace(Path(sys.argv[1]))
 read = time.perf_counter()
-copies = resource.getrusage(resource.RUSAGE_CHILDREN)
-count = processes_for(Path(sys.argv[1]))
-reading = peak() + (count * copies.ru_maxrss / 1024 if count > 1 else 0)  # what copies share is counted for each
 facts = facts_of(recording).facts
-done, cpu = time.perf_counter(), time.process_time() - cpu + copies.ru_utime + copies.ru_stime
-rss = max(reading, peak())
-print(json.dumps({"import": imported - began, "read": read - imported, "facts": done - read, "cpu": cpu, "rss": rss,
+done, cpu = time.perf_counter(), time.process_time() - cpu
+print(json.dumps({"import": imported - began, "read": read - imported, "facts": done - read, "cpu": cpu, "rss": peak(),
                   "kernels": facts.device.kernel_count, "steps": facts.steps.count}))
 """
 
@@ -76,7 +71,7 @@ class Speed:
     facts_s: float
     rss_mb: float
     steps: int
-    cpu_s: float  # of all processes that read it; on a shared machine the steadier figure
+    cpu_s: float  # on a shared machine the steadier figure
     hta_s: float | None  # HolisticTraceAnalysis; None: not asked for
     hta_cpu_s: float | None
 

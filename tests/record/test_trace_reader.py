@@ -334,7 +334,7 @@ def test_a_bomb_takes_bounded_memory(tmp_path: Path, filling: bytes) -> None:
     ("text", "looks"),
     [
         (b'{"annotations": [' + b'{"a": 1},' * 900_000, "_start"),
-        (b'{"traceEvents": [{"ph": "X", "name": "' + b"a" * (8 << 20), "last_border"),
+        (b'{"traceEvents": [{"ph": "X", "name": "' + b"a" * (8 << 20), "_last_border"),
     ],
 )
 def test_a_text_without_events_is_looked_at_few_times(

@@ -6,6 +6,7 @@ Out: rows as the deep window gives them: {"name", "stage", "ms_per_step", "calls
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -42,15 +43,21 @@ def operator_rows(
     cell, time, place = np.concatenate(cells), np.concatenate(took), np.concatenate(where)
     sums, counts = np.bincount(cell, weights=time), np.bincount(cell)
     found = [row for row in np.argsort(-sums, kind="stable")[:MOST_OPERATORS].tolist() if counts[row]]
+    rank = np.full(len(sums), len(found), dtype=np.int8)
+    rank[found] = np.arange(len(found))
+    ranks = rank[cell]
+    by_rank = np.argsort(ranks, kind="stable")
+    edges = np.searchsorted(ranks[by_rank], np.arange(len(found) + 1))
+    calls_of = [by_rank[low:high] for low, high in pairwise(edges.tolist())]
     return tuple(
         {
             "name": names[row // len(STAGE_ORDER)],
             "stage": STAGE_ORDER[row % len(STAGE_ORDER)],
             "ms_per_step": float(sums[row]) / 1e6 / steps,
             "calls_per_step": float(counts[row]) / steps,
-            **_site(places, place[cell == row], time[cell == row], names[row // len(STAGE_ORDER)]),
+            **_site(places, place[calls], time[calls], names[row // len(STAGE_ORDER)]),
         }
-        for row in found
+        for row, calls in zip(found, calls_of, strict=True)
     )
 
 

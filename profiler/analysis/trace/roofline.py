@@ -47,17 +47,22 @@ def roofline(
         return None
     found = operator >= 0
     operators = recording.operators
-    keys = np.column_stack((operators.name[operator[found]], operators.given[operator[found]]))
-    kinds, row = np.unique(keys, axis=0, return_inverse=True)
-    row = row.reshape(-1)
+    at = operator[found]
+    kinds, row = np.unique(
+        operators.name[at].astype(np.int64) * len(recording.given) + operators.given[at], return_inverse=True
+    )
     sums = np.bincount(row, weights=time[found], minlength=len(kinds))
     fast = np.bincount(row, weights=time[found] * tensor[found], minlength=len(kinds))
-    calls = np.unique(np.column_stack((row, operator[found])), axis=0)[:, 0]
-    counts = np.bincount(calls, minlength=len(kinds))
+    called = np.zeros(len(operators), dtype=bool)
+    called[at] = True
+    of_call = np.zeros(len(operators), dtype=np.int64)
+    of_call[at] = row  # an operator is of one kind, whatever it launched
+    counts = np.bincount(of_call[called], minlength=len(kinds))
     peaks = peaks_of(name, memory_bytes) if on_device else None
     rows = []
     for number in np.argsort(-sums, kind="stable")[:_MOST_LOOKED_AT].tolist():
-        made = _row(recording, int(kinds[number, 0]), int(kinds[number, 1]), bool(2 * fast[number] > sums[number]))
+        kind = divmod(int(kinds[number]), len(recording.given))
+        made = _row(recording, *kind, bool(2 * fast[number] > sums[number]))
         if made.flops is not None or made.bytes is not None:
             rows.append(replace(made, count=int(counts[number]), ms=float(sums[number]) / NS_PER_MS))
     told = sum(row.ms for row in rows) * NS_PER_MS / whole

@@ -80,6 +80,7 @@ class Event(msgspec.Struct, gc=False):
 _FIELDS = ("ph", "cat", "name", "pid", "tid", "ts", "dur", "args")
 _events = msgspec.json.Decoder(list[Event], strict=False)
 _event = msgspec.json.Decoder(Event, strict=False)
+_texts = msgspec.json.Decoder(list[msgspec.Raw])
 _anything = msgspec.json.Decoder()
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
@@ -87,6 +88,11 @@ UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 def decode_all(text: bytes) -> list[Event]:
     """The events of a JSON array. Raises one of `UNREADABLE`."""
     return _events.decode(text)
+
+
+def texts_of(text: bytes) -> list[bytes]:
+    """What a JSON array holds, as it stands. Raises one of `UNREADABLE`."""
+    return list(map(bytes, _texts.decode(text)))
 
 
 def decode_one(text: bytes) -> Event | None:

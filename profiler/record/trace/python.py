@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from profiler.record.trace.columns import Names
 from profiler.record.trace.recording import Ints
 
 MOST_NUMBERED = 1 << 25  # functions whose number is kept: a call by a later one counts as the caller's own
@@ -93,38 +92,40 @@ def called(name: str) -> str:
     return f"{built_in['owner']}.{built_in['name']}" if built_in["owner"] else built_in["name"]
 
 
-class Functions(dict[str, int]):
+class Functions(dict[Any, int]):
     """Numbers of functions by their names: of the user's that of the name, of others' -1 less that of the call."""
 
-    def __init__(self, names: Names) -> None:
+    MOST = 1 << 14  # names that are remembered
+
+    def __init__(self, names: dict[Any, int]) -> None:
         super().__init__()
         self._names = names
 
-    def number(self, name: Any) -> int:
-        """The address of an object tells nothing, and makes a name for each."""
-        text = str(name)
-        return self[text.partition(" at 0x")[0] if text.startswith("<built-in") else text]
-
-    def __missing__(self, name: str) -> int:
+    def __missing__(self, given: object) -> int:
+        if len(self) >= self.MOST:
+            self.clear()
+        name = str(given)
+        if name.startswith("<built-in"):
+            name = name.partition(" at 0x")[0]  # the address of an object tells nothing, and makes a name for each
         frame = frame_of(name)
         users = frame is not None and not is_library(frame.file)
-        number = self[name] = self._names[name] if users else -1 - self._names[called(name)]
+        number = self[given] = self._names[name] if users else -1 - self._names[called(name)]
         return number
 
 
-class Stacks(dict[str, int]):
+class Stacks(dict[Any, int]):
     """Numbers of the user's frames by the call stack; -1 where there is none."""
 
     MOST = 1 << 14  # stacks that are remembered
 
-    def __init__(self, names: Names) -> None:
+    def __init__(self, names: dict[Any, int]) -> None:
         super().__init__()
         self._names = names
 
-    def __missing__(self, stack: str) -> int:
+    def __missing__(self, stack: object) -> int:
         if len(self) >= self.MOST:
             self.clear()
-        name = users_frame(stack)
+        name = users_frame(stack) if isinstance(stack, str) else ""
         number = self[stack] = self._names[name] if name else -1
         return number
 

@@ -10,17 +10,16 @@ of a number of sixteen digits is kept to a quarter of a microsecond, that of a d
 from __future__ import annotations
 
 import re
-from collections.abc import Generator
+from functools import partial
 from pathlib import Path
 
 from profiler.errors import ProfError
 from profiler.record.trace.collect import Collector
 from profiler.record.trace.metadata import capacities_of, device_names, distributed_of, whole
-from profiler.record.trace.parallel import UnpartedError, processes_for, read_parts
-from profiler.record.trace.parts import JoinedCollector
 from profiler.record.trace.recording import Recording
+from profiler.record.trace.scan import PIECE_BYTES, scan
 from profiler.record.trace.split import Document, batches, split
-from profiler.record.trace.stream import BLOCK_BYTES, Source
+from profiler.record.trace.stream import Source
 
 MOST_EVENTS = 20_000_000  # with a length, whether it can be read or not; a file of 6 GB holds about so many
 MOST_OF_ANY_KIND = 4 * MOST_EVENTS  # arrows and counters beside them: a launch has two
@@ -33,39 +32,20 @@ def label_of(path: Path) -> str:
     return _ENDINGS.sub("", path.name) or path.name
 
 
-def read_trace(path: Path, block_bytes: int = BLOCK_BYTES) -> Recording:
+def read_trace(path: Path, block_bytes: int = PIECE_BYTES) -> Recording:
     """Read one file. Raises ProfError, in one sentence, where it is no trace or holds no event."""
-    processes = processes_for(path)
-    if processes > 1:
-        source, document, joined = Source(path, block_bytes), Document(), JoinedCollector()
-        try:
-            return _read(path, source, document, joined, read_parts(source, document, joined, processes))
-        except UnpartedError:
-            pass
     source, document, collector = Source(path, block_bytes), Document(), Collector()
-    return _read(path, source, document, collector, _by_itself(source, document, collector))
-
-
-def _by_itself(source: Source, document: Document, collector: Collector) -> Generator[int, None, None]:
-    for events in batches(split(source, document, str(source.path))):
-        collector.add(events)
-        yield len(events)
-
-
-def _read(
-    path: Path, source: Source, document: Document, collector: Collector, reading: Generator[int, None, None]
-) -> Recording:
-    """Read until the end, or until there is too much; `reading` says of how many more events it has seen."""
     notices: list[str] = []
     lost = ""
     seen = 0
-    for count in reading:
-        seen += count
+    pieces = batches(split(source, document, str(path), partial(scan, numbers=collector.numbers)))
+    for piece in pieces:
+        collector.add(piece)
+        seen += len(piece)
         of_some_length = collector.kept + collector.damaged + collector.far + document.damaged
         if of_some_length >= MOST_EVENTS or seen >= MOST_OF_ANY_KIND:
             notices.append(f"the trace is very long: only its first {collector.kept:,} events were used")
             lost = "only the first events of the trace were used"
-            reading.close()
             break
     else:
         if source.broken or not document.complete:
@@ -109,9 +89,9 @@ def _recording(
         device=collector.device(),
         python=collector.python(),
         memory=collector.memory(),
-        names=tuple(collector.names.known),
-        tracks=tuple(collector.tracks.known),
-        given=collector.shapes.given(),
+        names=tuple(collector.numbers.names.known),
+        tracks=tuple(collector.numbers.tracks.known),
+        given=collector.numbers.shapes.given(),
         numbering=collector.numbering,
         distributed=distributed_of(said.get("distributedInfo"), path.name),
         devices=device_names(properties),

@@ -30,6 +30,8 @@ MOVING = frozenset(f"aten::{name}{ending}" for name in _MOVING.split() for endin
 READING = frozenset({"aten::sum", "aten::mean"})  # write next to nothing
 COPYING = frozenset({"aten::copy_"})  # write their first argument
 _TOLD = MATRICES | CONVOLUTIONS | MOVING | READING | COPYING
+Text = bytes | msgspec.Raw
+_BETWEEN = b"\0"  # stands in no JSON
 _anything = msgspec.json.Decoder()
 
 
@@ -42,31 +44,37 @@ class Given:
     values: tuple[Any, ...]  # None for those that are tensors, or not said
 
 
-class Told(dict[Any, bool]):
-    """Whether an operator's work can be told by what it was given, by its name."""
-
-    def __missing__(self, name: object) -> bool:
-        told = self[name] = isinstance(name, str) and (name in _TOLD or name.startswith(ATTENTION))
-        return told
+SHAPES, ALSO_VALUES = 1, 2
 
 
-class Shapes(dict[tuple[bytes, bytes, bytes], int]):
+def told_by(name: str) -> int:
+    """What tells an operator's work, by its name: nothing (0), its arguments' shapes, or also their values.
+
+    Those of convolutions hold their strides; other operators' scalars differ from call to call.
+    """
+    if name in CONVOLUTIONS:
+        return ALSO_VALUES
+    return SHAPES if name in _TOLD or name.startswith(ATTENTION) else 0
+
+
+def as_given(dims: Text, types: Text, values: Text) -> bytes:
+    """What an operator was given, as one piece of text."""
+    return _BETWEEN.join((dims, types, values))
+
+
+class Shapes(dict[bytes, int]):
     """Numbers of what operators were given; -1 where that was not recorded."""
 
-    def number(self, name: str, dims: msgspec.Raw, types: msgspec.Raw, values: msgspec.Raw) -> int:
-        """Values count for convolutions alone, whose strides they hold: scalars differ from call to call."""
-        key = bytes(dims), bytes(types), bytes(values) if name in CONVOLUTIONS else b""
-        return self[key] if key[0] and max(map(len, key)) <= _LONGEST else -1
-
-    def __missing__(self, key: tuple[bytes, bytes, bytes]) -> int:
-        if len(self) >= MOST_GIVEN:
+    def __missing__(self, given: bytes) -> int:
+        if given.startswith(_BETWEEN) or len(self) >= MOST_GIVEN or max(map(len, given.split(_BETWEEN))) > _LONGEST:
             return -1
-        number = self[key] = len(self)
+        number = self[given] = len(self)
         return number
 
     def given(self) -> tuple[Given, ...]:
         """All of them, by their numbers."""
-        return tuple(Given(_list(dims), _words(types), _values(values)) for dims, types, values in self)
+        fields = (given.split(_BETWEEN) for given in self)
+        return tuple(Given(_list(dims), _words(types), _values(values)) for dims, types, values in fields)
 
 
 def _list(text: bytes) -> tuple[Any, ...]:

@@ -1,22 +1,28 @@
 """From text to events, a bounded piece at a time.
 
 In:  the blocks of a `Source`.
-Out: lists of events; what stands before and after them (`Document.head`, `.tail`), and what could not be read.
+Out: pieces, scanned or as lists of events; what stands before and after them (`Document.head`, `.tail`), and what
+     could not be read.
 
-A piece ends between two objects of the array of events. It is decoded as a whole; only where that fails is it looked
-at more closely: numbers that are none (NaN, Infinity), the end of the array, objects that are damaged.
+A piece ends between two objects of the array of events. It is read as a whole, by the quick way or by msgspec; only
+where both fail is it looked at more closely: numbers that are none (NaN, Infinity), the end of the array, objects that
+are damaged.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
 from profiler.errors import ProfError
-from profiler.record.trace.event import UNREADABLE, Event, decode_all, decode_object, decode_one
+from profiler.record.trace.event import UNREADABLE, Event, decode_all, decode_object, decode_one, texts_of
+from profiler.record.trace.scan import Scanned
+
+Piece = Scanned | list[Event]
+Scan = Callable[[bytes], Scanned | None]  # the quick way
 
 MOST_PENDING_BYTES = 64 << 20  # of text in which no event ends
 _BATCH = 2000  # events: more no longer lie near the processor, of fewer the columns' own cost counts
@@ -48,15 +54,15 @@ class Document:
     complete: bool = False  # the array of events has an end
 
 
-def split(blocks: Iterable[bytes], document: Document, name: str) -> Iterator[list[Event]]:
+def split(blocks: Iterable[bytes], document: Document, name: str, scan: Scan) -> Iterator[Piece]:
     """The events in the order of the file. Raises ProfError where the text is no trace."""
     stream = iter(blocks)
-    first = after_head(stream, document, name)
-    left, ended = yield from _pieces(chain((first,), stream), document)
-    yield last(left, ended, document)
+    first = _after_head(stream, document, name)
+    left, ended = yield from _pieces(chain((first,), stream), document, scan)
+    yield _end(left, ended, document)
 
 
-def last(left: bytes, ended: bool, document: Document) -> list[Event]:
+def _end(left: bytes, ended: bool, document: Document) -> list[Event]:
     """The events of the text that is left at the end of the file; says what it finds after them."""
     events: list[Event] = []
     if not ended:
@@ -67,32 +73,30 @@ def last(left: bytes, ended: bool, document: Document) -> list[Event]:
     return events
 
 
-def whole(blocks: Iterable[bytes], document: Document) -> Iterator[list[Event]]:
-    """The events of text that ends between two of them. Raises ValueError where it does not."""
-    left, ended = yield from _pieces(blocks, document)
-    array = b"[" + left.strip(_WHITE + b",") + b"]"
-    events, rest, ended_here = ([], left, True) if ended else _decode(array, document)
-    if rest or ended_here:
-        raise ValueError("the text does not end between two events")
-    yield events
-
-
-def _pieces(stream: Iterable[bytes], document: Document) -> Generator[list[Event], None, tuple[bytes, bool]]:
+def _pieces(stream: Iterable[bytes], document: Document, scan: Scan) -> Generator[Piece, None, tuple[bytes, bool]]:
     """Events up to the last border, the text after it, and whether the array of events has ended before that."""
     pending, ended = bytearray(), False
     due = 0  # length of what is pending, from which a border is looked for in it again
     for block in stream:
-        border = None if ended else last_border(block)[0]
+        border = None if ended else _last_border(block)[0]
         if border is None:
             pending += block
             if not ended and len(pending) >= due:
-                border = next(filter(None, last_border(pending)), None)
+                border = next(filter(None, _last_border(pending)), None)
                 due = 2 * len(pending)
                 if border is not None:
                     pending, block = bytearray(), bytes(pending)
         if border is not None:
-            events, rest, ended = _decode(_bracketed(pending, block, border), document)
-            yield events
+            array = _bracketed(pending, block, border)
+            scanned = scan(array)
+            if scanned is not None:
+                yield scanned
+                if scanned.odd:
+                    yield _decode(b"[" + b",".join(scanned.odd) + b"]", document)[0]
+                rest, ended = b"", False
+            else:
+                events, rest, ended = _decode(array, document)
+                yield events
             pending, due = bytearray(rest), 0
             pending += block[border:]
         if len(pending) > MOST_PENDING_BYTES:
@@ -101,18 +105,21 @@ def _pieces(stream: Iterable[bytes], document: Document) -> Generator[list[Event
     return bytes(pending), ended
 
 
-def batches(pieces: Iterable[list[Event]]) -> Iterator[list[Event]]:
-    """Pieces joined until they are worth a turn of the collector."""
+def batches(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """Lists of events joined until they are worth a turn of the collector; in the order of the file."""
     batch: list[Event] = []
     for number, piece in enumerate(pieces):
-        batch += piece
-        if len(batch) >= _BATCH or number % _MOST_PIECES == 0:  # pieces of damaged events alone are empty
-            yield batch
+        if not isinstance(piece, Scanned):
+            batch += piece
+        if isinstance(piece, Scanned) or len(batch) >= _BATCH or number % _MOST_PIECES == 0:
+            yield batch  # pieces of damaged events alone are empty
             batch = []
+        if isinstance(piece, Scanned):
+            yield piece
     yield batch
 
 
-def after_head(stream: Iterator[bytes], document: Document, name: str) -> bytes:
+def _after_head(stream: Iterator[bytes], document: Document, name: str) -> bytes:
     """The text read so far, from the first event on. A long head is looked at each time that it has doubled."""
     parts: list[bytes] = []
     size = due = 0
@@ -169,7 +176,7 @@ def _tail(text: bytes) -> dict[str, Any] | None:
         return None
 
 
-def last_border(text: bytes | bytearray) -> tuple[int | None, int | None]:
+def _last_border(text: bytes | bytearray) -> tuple[int | None, int | None]:
     """Right after the last `}` that is followed by `, {`: of an event, and one that may lie within an event.
 
     None for none; the second is not looked for beyond the first.
@@ -208,8 +215,11 @@ def _decode(array: bytes, document: Document) -> tuple[list[Event], bytes, bool]
         found = _whole(array)
     if found is not None:
         return found
-    events, rest = _objects(array[1:-1], document, final=False)
-    return events, rest, False
+    try:
+        return _readable_ones(texts_of(array), document), b"", False
+    except UNREADABLE:
+        events, rest = _objects(array[1:-1], document, final=False)
+        return events, rest, False
 
 
 def _whole(array: bytes) -> tuple[list[Event], bytes, bool] | None:
@@ -248,6 +258,13 @@ def _last(text: bytes, document: Document) -> tuple[list[Event], bytes, bool]:
     except UNREADABLE:
         event = None
     return events + ([event] if event is not None else []), b"", False
+
+
+def _readable_ones(texts: list[bytes], document: Document) -> list[Event]:
+    """The events in texts that are JSON, of which some are no events."""
+    found = [event for event in map(_readable, texts) if event is not None]
+    document.damaged += len(texts) - len(found)
+    return found
 
 
 def _objects(text: bytes, document: Document, final: bool) -> tuple[list[Event], bytes]:
