@@ -41,7 +41,7 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/python -m profiler.rules.docs docs/rules --check
 
-$(INSTALLED): pyproject.toml constraints.txt setup.py profiler/capture/_interval.c profiler/capture/_looks.c profiler/record/trace/_scan.c
+$(INSTALLED): pyproject.toml constraints.txt setup.py profiler/capture/_interval.c profiler/capture/_looks.c profiler/record/trace/_scan.c profiler/record/trace/_text.h
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("Python 3.10 or newer is needed; choose one with: make PYTHON=python3.11")'
 	@test -x $(BIN)/python -a -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_FLAGS) -c constraints.txt -e '.[dev]'

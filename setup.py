@@ -9,7 +9,13 @@ COMPILED = ("capture._interval", "capture._looks", "record.trace._scan")
 
 setup(
     ext_modules=[
-        Extension(f"profiler.{name}", [f"profiler/{name.replace('.', '/')}.c"], libraries=["m"], optional=True)
+        Extension(
+            f"profiler.{name}",
+            [f"profiler/{name.replace('.', '/')}.c"],
+            depends=["profiler/record/trace/_text.h"],
+            libraries=["m"],
+            optional=True,
+        )
         for name in COMPILED
     ]
 )

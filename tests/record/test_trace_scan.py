@@ -165,7 +165,7 @@ def by_both_ways(array: bytes) -> tuple[list[str], list[str]] | None:
     if scanned is None:
         return None
     odd = b"[" + b",".join(scanned.odd) + b"]"
-    quick = [*scan.rows_of(scanned, numbers), *(rows_by_msgspec(odd, numbers) if scanned.odd else [])]
+    quick = [*scan.rows_of(scanned), *(rows_by_msgspec(odd, numbers) if scanned.odd else [])]
     return cells(rows_by_msgspec(array, numbers)), cells(quick)
 
 

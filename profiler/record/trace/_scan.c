@@ -3,28 +3,13 @@
  * A quick way beside msgspec, not in its place: it knows what Kineto writes, and leaves everything else to msgspec. An
  * event of which a field is of another type than usual goes to the list of odd ones, as text; text that is no JSON, or
  * holds more than events, is not read at all.
- *
- * NULs stand behind the text: no loop goes past them, since none takes one for a part of anything.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
-#include <math.h>
-#include <stdint.h>
-#include <string.h>
-
-#ifdef __SSE2__
-#include <emmintrin.h>
-#endif
+#include "_text.h"
 
 #define ABSENT INT64_MIN
-#define PADDING 16 /* NULs behind the text, which is looked at so many characters at a time */
-#define DEEPEST 64 /* arrays and objects within each other */
-
-typedef const char *Text;
-
-typedef struct {
-    Text begin, end; /* of what stands between the quotes, or of a value as a whole; NULL: not said */
-} Span;
+#define ALSO_VALUES 2 /* as in shapes.py */
 
 enum { PID, TID, CORRELATION, EXTERNAL, EXTERNAL_2021, DEVICE, STREAM, BYTES, SIZE, INDEX, INDEX_2022, ELEMENTS,
        MEMBERS, PYTHON, PYTHON_PARENT, INTEGERS };
@@ -83,188 +68,28 @@ typedef struct {
     int odd; /* a field is of another type than usual */
 } Event;
 
-/* Columns of a row, in the order of `COLUMNS` in scan.py. Spans are offsets in the text, 0 and 0 where there is none. */
-enum { C_KIND, C_TS, C_DUR, C_NAME, C_PID, C_TID, C_CORRELATION, C_EXTERNAL, C_DEVICE, C_STREAM, C_BYTES, C_INDEX,
-       C_ELEMENTS, C_MEMBERS, C_PYTHON, C_PYTHON_PARENT, C_COLLECTIVE, C_DTYPE, C_FRAME, C_DIMS, C_DIMS_END, C_TYPES,
-       C_TYPES_END, C_VALUES, C_VALUES_END, C_COUNT };
+/* Columns of a row, in the order of `COLUMNS` in scan.py. */
+enum { C_KIND, C_TS, C_DUR, C_NAME, C_TRACK, C_CORRELATION, C_EXTERNAL, C_DEVICE, C_STREAM, C_BYTES, C_INDEX,
+       C_ELEMENTS, C_MEMBERS, C_PYTHON, C_PYTHON_PARENT, C_COLLECTIVE, C_DTYPE, C_FRAME, C_GIVEN, C_COUNT };
+
+#define TRACKS 64 /* remembered ones */
 
 typedef struct {
-    Text text;
-    PyObject *kinds, *names, *functions, *said, *stacks; /* dicts of numbers */
+    int64_t process, thread, number; /* number -1: none is remembered */
+} Track;
+
+typedef struct {
+    PyObject *kinds, *names, *functions, *said, *stacks, *shapes; /* dicts of numbers */
+    PyObject *told; /* a bytearray: what tells the work of the operators of each name */
+    PyObject *track; /* from process and thread to a number */
     PyObject *unescape; /* from text in quotes to a str */
     PyObject *odd; /* list of the texts of events */
     PyObject *rows; /* a bytearray */
     Py_ssize_t count, room, seen;
     int64_t kind; /* of the last category */
     Span category;
+    Track tracks[TRACKS];
 } Scan;
-
-/* Text. Each function returns where what it reads ends; NULL: it is no JSON. */
-
-static inline Text white(Text at) {
-    if (*at > ' ') return at;
-    while (*at == ' ' || *at == '\n' || *at == '\r' || *at == '\t') at++;
-    return at;
-}
-
-/* The next character that ends a string, escapes the next one, or may not stand in it. */
-static inline Text special(Text at) {
-#ifdef __SSE2__
-    for (;; at += PADDING) {
-        __m128i here = _mm_loadu_si128((const __m128i *)at);
-        __m128i quote = _mm_cmpeq_epi8(here, _mm_set1_epi8('"')), escape = _mm_cmpeq_epi8(here, _mm_set1_epi8('\\'));
-        __m128i control = _mm_cmpeq_epi8(_mm_min_epu8(here, _mm_set1_epi8(0x1f)), here);
-        unsigned found = (unsigned)_mm_movemask_epi8(_mm_or_si128(_mm_or_si128(quote, escape), control));
-        if (found) return at + __builtin_ctz(found);
-    }
-#else
-    while ((unsigned char)*at >= 0x20 && *at != '"' && *at != '\\') at++;
-    return at;
-#endif
-}
-
-static inline Text string(Text at, Span *found) {
-    if (*at != '"') return NULL;
-    found->begin = ++at;
-    for (;;) {
-        at = special(at);
-        if (*at == '"') break;
-        if (*at != '\\' || at[1] == '\0') return NULL;
-        at += 2;
-    }
-    found->end = at;
-    return at + 1;
-}
-
-static inline Text digits(Text at) {
-    if (*at < '0' || *at > '9') return NULL;
-    while (*at >= '0' && *at <= '9') at++;
-    return at;
-}
-
-static inline Text number(Text at) {
-    if (*at == '-') at++;
-    at = *at == '0' ? at + 1 : digits(at);
-    if (at != NULL && *at == '.') at = digits(at + 1);
-    if (at != NULL && (*at == 'e' || *at == 'E')) {
-        at++;
-        if (*at == '+' || *at == '-') at++;
-        at = digits(at);
-    }
-    return at;
-}
-
-/* What stands for a value; numbers that are none are left out when msgspec reads, too. */
-static Text word(Text at) {
-    static const char *const WORDS_OF_JSON[] = {"null", "true", "false", "NaN", "Infinity", "-Infinity", "nan", "inf",
-                                                "-inf"};
-    for (size_t which = 0; which < sizeof WORDS_OF_JSON / sizeof *WORDS_OF_JSON; which++) {
-        size_t length = strlen(WORDS_OF_JSON[which]);
-        if (strncmp(at, WORDS_OF_JSON[which], length) == 0) return at + length;
-    }
-    return NULL;
-}
-
-static Text scalar(Text at) {
-    Span ignored;
-    if (*at == '"') return string(at, &ignored);
-    if ((*at >= '0' && *at <= '9') || (*at == '-' && at[1] >= '0' && at[1] <= '9')) return number(at);
-    return word(at);
-}
-
-static Text key(Text at, Span *found) {
-    at = string(at, found);
-    if (at == NULL) return NULL;
-    at = white(at);
-    return *at == ':' ? white(at + 1) : NULL;
-}
-
-/* Any value. */
-static Text value(Text at) {
-    uint64_t objects = 0; /* a bit for each level: whether it is an object */
-    int depth = 0;
-    Span ignored;
-    for (;;) {
-        if (*at == '{' || *at == '[') {
-            int object = *at == '{';
-            if (depth == DEEPEST) return NULL;
-            objects = objects << 1 | (uint64_t)object;
-            depth++;
-            at = white(at + 1);
-            if (*at != (object ? '}' : ']')) {
-                if (object && (at = key(at, &ignored)) == NULL) return NULL;
-                continue;
-            }
-        } else {
-            at = scalar(at);
-            if (at == NULL) return NULL;
-            if (depth == 0) return at;
-            at = white(at);
-        }
-        while (*at == (objects & 1 ? '}' : ']')) {
-            objects >>= 1;
-            at++;
-            if (--depth == 0) return at;
-            at = white(at);
-        }
-        if (*at != ',') return NULL;
-        at = white(at + 1);
-        if (objects & 1 && (at = key(at, &ignored)) == NULL) return NULL;
-    }
-}
-
-/* Numbers */
-
-/* Sign, digits without the point, and how many of them stand behind it. 0 where that is not all of the number. */
-static int decimal(Span given, int *negative, uint64_t *mantissa, int *behind) {
-    Text at = given.begin;
-    int count = 0, point = 0;
-    *negative = *at == '-';
-    *mantissa = 0;
-    *behind = 0;
-    for (at += *negative; at < given.end; at++) {
-        if (*at == '.' && !point) {
-            point = 1;
-            continue;
-        }
-        if (*at < '0' || *at > '9' || ++count > 19) return 0;
-        *mantissa = *mantissa * 10 + (uint64_t)(*at - '0');
-        *behind += point;
-    }
-    return count > 0;
-}
-
-/* The nearest double, as msgspec and Python read it. 0 where that takes more than this. */
-static int nearest(Span given, double *found) {
-    static const uint64_t POWERS[] = {1, 10, 100, 1000, 10000, 100000, 1000000, 10000000, 100000000, 1000000000};
-    int negative, behind;
-    uint64_t mantissa;
-    if (!decimal(given, &negative, &mantissa, &behind) || behind > 9) return 0;
-    uint64_t power = POWERS[behind], whole = mantissa / power;
-    if (mantissa < 1ull << 53) {
-        *found = (double)mantissa / (double)power; /* both are exact, and so the quotient is the nearest one */
-    } else if (behind == 0) {
-        *found = (double)mantissa;
-    } else if (whole >= 1ull << 31 && whole < 1ull << 52) {
-        int below = 52; /* binary digits behind the point that a double of this size has */
-        for (uint64_t left = whole; left > 1; left >>= 1) below--;
-        uint64_t scaled = (mantissa % power) << below, steps = scaled / power, rest = scaled % power;
-        steps += 2 * rest > power || (2 * rest == power && steps & 1);
-        *found = (double)whole + ldexp((double)steps, -below);
-    } else {
-        return 0;
-    }
-    if (negative) *found = -*found;
-    return 1;
-}
-
-static int integer(Span given, int64_t *found) {
-    int negative, behind;
-    uint64_t mantissa;
-    if (!decimal(given, &negative, &mantissa, &behind) || behind || mantissa > INT64_MAX) return 0;
-    *found = negative ? -(int64_t)mantissa : (int64_t)mantissa;
-    return 1;
-}
 
 /* Events */
 
@@ -285,18 +110,6 @@ static void forget_args(Event *event) {
 
 static Text object(Text at, const Fields *fields, Event *event);
 
-/* An integer of few digits, as nearly all of them are; NULL for any other value. */
-static inline Text short_integer(Text at, int64_t *found) {
-    int negative = *at == '-';
-    Text begin = at += negative;
-    uint64_t value = 0;
-    for (; *at >= '0' && *at <= '9'; at++) value = value * 10 + (uint64_t)(*at - '0');
-    if (at == begin || at - begin > 18 || (*begin == '0' && at - begin > 1)) return NULL;
-    if (*at == '.' || *at == 'e' || *at == 'E') return NULL;
-    *found = negative ? -(int64_t)value : (int64_t)value;
-    return at;
-}
-
 static Text field(Text at, const Field *known, Event *event) {
     Span given = {at, NULL};
     if (known->kind == INTEGER) {
@@ -307,7 +120,7 @@ static Text field(Text at, const Field *known, Event *event) {
         forget_args(event);
         return object(at, &args_fields, event);
     }
-    Text end = given.end = value(at);
+    Text end = given.end = value_end(at);
     if (end == NULL) return NULL;
     int null = *at == 'n' && at[1] == 'u';
     switch (known->kind) {
@@ -348,7 +161,7 @@ static Text object(Text at, const Fields *fields, Event *event) {
         at = key(at, &name);
         if (at == NULL) return NULL;
         const Field *known = field_of(fields, name);
-        at = known != NULL ? field(at, known, event) : value(at);
+        at = known != NULL ? field(at, known, event) : value_end(at);
         if (at == NULL) return NULL;
         at = white(at);
         if (*at == '}') return at + 1;
@@ -365,21 +178,24 @@ static PyObject *str_of(Scan *scan, Span given) {
     return PyObject_CallFunction(scan->unescape, "y#", given.begin - 1, length + 2);
 }
 
-static int number_of(Scan *scan, PyObject *table, Span given, int64_t *found) {
-    PyObject *name = str_of(scan, given);
-    if (name == NULL) {
-        if (!PyErr_ExceptionMatches(PyExc_ValueError)) return -1;
-        PyErr_Clear(); /* bytes that are no text: they are mended where msgspec reads */
-        return 0;
-    }
-    PyObject *number = PyDict_GetItemWithError(table, name);
+/* What a dict has for a key, which its class may make. Takes the key's reference and the number's. */
+static int looked_up(PyObject *table, PyObject *key, int64_t *found) {
+    PyObject *number = PyDict_GetItemWithError(table, key);
     Py_XINCREF(number);
-    if (number == NULL && !PyErr_Occurred()) number = PyObject_GetItem(table, name); /* has a __missing__ */
-    Py_DECREF(name);
+    if (number == NULL && !PyErr_Occurred()) number = PyObject_GetItem(table, key);
+    Py_DECREF(key);
     if (number == NULL) return -1;
     *found = PyLong_AsLongLong(number);
     Py_DECREF(number);
     return *found == -1 && PyErr_Occurred() ? -1 : 1;
+}
+
+static int number_of(Scan *scan, PyObject *table, Span given, int64_t *found) {
+    PyObject *name = str_of(scan, given);
+    if (name != NULL) return looked_up(table, name, found);
+    if (!PyErr_ExceptionMatches(PyExc_ValueError)) return -1;
+    PyErr_Clear(); /* bytes that are no text: they are mended where msgspec reads */
+    return 0;
 }
 
 static int is(Span given, const char *what) {
@@ -408,40 +224,68 @@ static inline int64_t or_none(int64_t value, int64_t other) {
     return value != ABSENT ? value : -1;
 }
 
-static void put_span(Scan *scan, int64_t *row, Span given) {
-    row[0] = given.begin != NULL ? given.begin - scan->text : 0;
-    row[1] = given.begin != NULL ? given.end - scan->text : 0;
+static int track_of(Scan *scan, int64_t process, int64_t thread, int64_t *found) {
+    Track *track = &scan->tracks[((uint64_t)process * 31 + (uint64_t)thread) % TRACKS];
+    if (track->number < 0 || track->process != process || track->thread != thread) {
+        PyObject *number = PyObject_CallFunction(scan->track, "LL", (long long)process, (long long)thread);
+        if (number == NULL) return -1;
+        *track = (Track){process, thread, PyLong_AsLongLong(number)};
+        Py_DECREF(number);
+        if (track->number < 0) return -1;
+    }
+    *found = track->number;
+    return 1;
+}
+
+static inline size_t length_of(Span given) { return given.begin != NULL ? (size_t)(given.end - given.begin) : 0; }
+
+/* The number of what an operator was given; its text is that of `as_given` in shapes.py. */
+static int given_of(Scan *scan, int64_t name, const Span *spans, int64_t *found) {
+    *found = -1;
+    if (name < 0 || name >= PyByteArray_GET_SIZE(scan->told)) return 1;
+    char told = PyByteArray_AS_STRING(scan->told)[name];
+    if (!told) return 1;
+    Span parts[] = {spans[DIMS].begin != NULL ? spans[DIMS] : spans[DIMS_2021], spans[TYPES], spans[VALUES]};
+    if (told != ALSO_VALUES) parts[2] = (Span){NULL, NULL};
+    size_t length = length_of(parts[0]) + length_of(parts[1]) + length_of(parts[2]) + 2;
+    PyObject *key = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)length);
+    if (key == NULL) return -1;
+    char *at = PyBytes_AS_STRING(key);
+    for (int part = 0; part < 3; part++) {
+        if (part) *at++ = '\0';
+        if (parts[part].begin != NULL) memcpy(at, parts[part].begin, length_of(parts[part]));
+        at += length_of(parts[part]);
+    }
+    return looked_up(scan->shapes, key, found);
 }
 
 static int fill(Scan *scan, int64_t *row, const Event *event) {
     const int64_t *given = event->integers;
-    const Span *words = event->words, *spans = event->spans;
+    const Span *words = event->words;
     if (given[PID] == ABSENT || given[TID] == ABSENT || words[NAME].begin == NULL) return 0;
     int good = kind_of(scan, words[CATEGORY]);
     if (good != 1) return good;
     row[C_KIND] = scan->kind;
-    PyObject *names = is(words[CATEGORY], "python_function") ? scan->functions : scan->names;
+    int in_python = is(words[CATEGORY], "python_function");
+    PyObject *names = in_python ? scan->functions : scan->names;
     if ((good = number_of(scan, names, words[NAME], &row[C_NAME])) != 1) return good;
     if ((good = optional(scan, scan->said, words[COLLECTIVE], &row[C_COLLECTIVE])) != 1) return good;
     if ((good = optional(scan, scan->said, words[DTYPE], &row[C_DTYPE])) != 1) return good;
     if ((good = optional(scan, scan->stacks, words[STACK], &row[C_FRAME])) != 1) return good;
+    if (track_of(scan, given[PID], given[TID], &row[C_TRACK]) < 0) return -1;
+    if (given_of(scan, in_python ? -1 : row[C_NAME], event->spans, &row[C_GIVEN]) < 0) return -1;
     memcpy(&row[C_TS], &event->times[TS], 8);
     memcpy(&row[C_DUR], &event->times[DUR], 8);
-    row[C_PID] = given[PID];
-    row[C_TID] = given[TID];
     row[C_CORRELATION] = or_none(given[CORRELATION], ABSENT);
     row[C_EXTERNAL] = or_none(given[EXTERNAL], given[EXTERNAL_2021]);
-    row[C_DEVICE] = given[DEVICE];
-    row[C_STREAM] = given[STREAM];
+    row[C_DEVICE] = or_none(given[DEVICE], given[PID]);
+    row[C_STREAM] = or_none(given[STREAM], given[TID]);
     row[C_BYTES] = or_none(given[BYTES], given[SIZE]);
     row[C_INDEX] = or_none(given[INDEX], given[INDEX_2022]);
     row[C_ELEMENTS] = or_none(given[ELEMENTS], ABSENT);
     row[C_MEMBERS] = or_none(given[MEMBERS], ABSENT);
     row[C_PYTHON] = or_none(given[PYTHON], ABSENT);
     row[C_PYTHON_PARENT] = or_none(given[PYTHON_PARENT], ABSENT);
-    put_span(scan, &row[C_DIMS], spans[DIMS].begin != NULL ? spans[DIMS] : spans[DIMS_2021]);
-    put_span(scan, &row[C_TYPES], spans[TYPES]);
-    put_span(scan, &row[C_VALUES], spans[VALUES]);
     return 1;
 }
 
@@ -470,8 +314,7 @@ static int take(Scan *scan, const Event *event, Text begin, Text end) {
 }
 
 /* 1: all was read; 0: it is more or less than an array of events; -1: an error. */
-static int all(Scan *scan, Text end) {
-    Text at = scan->text;
+static int all(Scan *scan, Text at, Text end) {
     if (*at != '[') return 0;
     for (;;) {
         Event event = {.times = {NAN, NAN}};
@@ -492,19 +335,19 @@ static int all(Scan *scan, Text end) {
 static PyObject *scan(PyObject *module, PyObject *given) {
     Scan scan = {.category = {NULL, NULL}};
     PyObject *text;
-    if (!PyArg_ParseTuple(given, "SO!O!O!O!O!O:scan", &text, &PyDict_Type, &scan.kinds, &PyDict_Type, &scan.names,
+    if (!PyArg_ParseTuple(given, "SO!O!O!O!O!O!O!OO:scan", &text, &PyDict_Type, &scan.kinds, &PyDict_Type, &scan.names,
                           &PyDict_Type, &scan.functions, &PyDict_Type, &scan.said, &PyDict_Type, &scan.stacks,
-                          &scan.unescape))
+                          &PyDict_Type, &scan.shapes, &PyByteArray_Type, &scan.told, &scan.track, &scan.unescape))
         return NULL;
+    for (int at = 0; at < TRACKS; at++) scan.tracks[at].number = -1;
     Py_ssize_t length = PyBytes_GET_SIZE(text);
     char *padded = PyMem_Malloc((size_t)length + PADDING);
     if (padded == NULL) return PyErr_NoMemory();
     memcpy(padded, PyBytes_AS_STRING(text), (size_t)length);
     memset(padded + length, 0, PADDING);
-    scan.text = padded;
     scan.odd = PyList_New(0);
     scan.rows = PyByteArray_FromStringAndSize(NULL, 0);
-    int good = scan.odd == NULL || scan.rows == NULL ? -1 : all(&scan, padded + length);
+    int good = scan.odd == NULL || scan.rows == NULL ? -1 : all(&scan, padded, padded + length);
     if (good == 1) good = PyByteArray_Resize(scan.rows, scan.count * C_COUNT * 8) < 0 ? -1 : 1;
     PyObject *found = NULL;
     if (good == 1) found = Py_BuildValue("OnO", scan.rows, scan.seen, scan.odd);
@@ -517,8 +360,8 @@ static PyObject *scan(PyObject *module, PyObject *given) {
 
 static PyMethodDef methods[] = {
     {"scan", scan, METH_VARARGS,
-     "scan(text, kinds, names, functions, said, stacks, unescape): rows, events seen, texts of the odd ones;\n"
-     "None where the text is no array of events."},
+     "scan(text, kinds, names, functions, said, stacks, shapes, told, track, unescape): rows, events seen, texts of\n"
+     "the odd ones; None where the text is no array of events."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -52,7 +52,7 @@ class Collector:
 
     def add(self, piece: Scanned | list[Event]) -> None:
         """Append a piece."""
-        given = rows_of(piece, self.numbers) if isinstance(piece, Scanned) else rows_of_events(piece, self.numbers)
+        given = rows_of(piece) if isinstance(piece, Scanned) else rows_of_events(piece, self.numbers)
         for rows in given:
             if rows.table != LEFT_OUT:
                 self._take(rows)

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from profiler.record.trace.python import Functions, Stacks
 from profiler.record.trace.recording import Ints, Track, Work
 from profiler.record.trace.shapes import Shapes, told_by
@@ -69,20 +66,16 @@ class Names(dict[Any, int]):
     def __init__(self) -> None:
         super().__init__()
         self.known: dict[str, int] = {}
-        self._told = bytearray()
+        self.told = bytearray()  # what tells the work of the operators of each name (`shapes.told_by`)
 
     def __missing__(self, given: object) -> int:
         name = str(given)
         number = self.known.get(name)
         if number is None:
             number = self.known[name] = len(self.known)
-            self._told.append(told_by(name))
+            self.told.append(told_by(name))
         self[given] = number
         return number
-
-    def told_by(self, numbers: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
-        """What tells the work of the operators of these names (`shapes.told_by`)."""
-        return np.frombuffer(bytes(self._told), dtype=np.uint8)[numbers]
 
 
 class Said(dict[Any, int]):
@@ -108,14 +101,9 @@ class Tracks(dict[Any, "_Threads"]):
         threads = self[process] = _Threads(str(process), self.known)
         return threads
 
-    def of(self, processes: Ints, threads: Ints) -> npt.NDArray[np.int32]:
-        """Neighbours are mostly of one track: only where it changes is its number looked up."""
-        changes = np.ones(len(processes), dtype=bool)
-        changes[1:] = (processes[1:] != processes[:-1]) | (threads[1:] != threads[:-1])
-        begins = np.flatnonzero(changes)
-        pairs = zip(processes[begins].tolist(), threads[begins].tolist(), strict=True)
-        numbers = np.array([self[process][thread] for process, thread in pairs], dtype=np.int32)
-        return np.repeat(numbers, np.diff(begins, append=len(processes)))
+    def number(self, process: object, thread: object) -> int:
+        """Of one track."""
+        return self[process][thread]
 
 
 class _Threads(dict[Any, int]):

@@ -117,14 +117,15 @@ class _Said:
     def streams(self) -> Ints:
         return whole_numbers(_first(arg.stream, _stream_of(event)) for arg, event in self._both)
 
-    def given(self) -> Values:
-        told = self._numbers.names.told_by(np.array(self.names(), dtype=np.int32))
-        found = np.full(len(told), NOT_SAID, dtype=np.int32)
-        for at in np.flatnonzero(told).tolist():
-            arg = self._args[at]
-            values = arg.values if told[at] == ALSO_VALUES else b""
-            found[at] = self._numbers.shapes[as_given(arg.dims or arg.dims_2021, arg.types, values)]
-        return found
+    def given(self) -> list[int]:
+        told = self._numbers.names.told
+        return [self._given(told[name], arg) for name, arg in zip(self.names(), self._args, strict=True)]
+
+    def _given(self, told: int, arg: Args) -> int:
+        if not told:
+            return NOT_SAID
+        values = arg.values if told == ALSO_VALUES else b""
+        return self._numbers.shapes[as_given(arg.dims or arg.dims_2021, arg.types, values)]
 
     def collectives(self) -> list[int]:
         return [self._numbers.said[arg.collective] for arg in self._args]
