@@ -113,8 +113,9 @@ static Text object(Text at, const Fields *fields, Event *event);
 static Text field(Text at, const Field *known, Event *event) {
     Span given = {at, NULL};
     if (known->kind == INTEGER) {
-        Text end = short_integer(at, &event->integers[known->at]);
-        if (end != NULL) return end;
+        int quoted = *at == '"'; /* as torch wrote many of them in 2021 */
+        Text end = short_integer(at + quoted, &event->integers[known->at]);
+        if (end != NULL && (!quoted || *end == '"')) return end + quoted;
     }
     if (known->kind == ARGS && *at == '{') {
         forget_args(event);
