@@ -180,7 +180,7 @@ def very_many(kind: str, count: int) -> Iterator[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "count"), [("threads", 1_000_000), ("names", 200_000), ("streams", 1_000_000)])
+@pytest.mark.parametrize(("kind", "count"), [("threads", 1_000_000), ("names", 1_000_000), ("streams", 1_000_000)])
 def test_very_many_of_anything_end_in_bounded_memory(tmp_path: Path, kind: str, count: int) -> None:
     path = tmp_path / "many.json"
     path.write_text('{"traceEvents": [' + ",\n".join(very_many(kind, count)) + "]}")

@@ -8,6 +8,10 @@
 #include <Python.h>
 #include "_text.h"
 
+#ifdef Py_GIL_DISABLED
+#error "built for interpreters with a GIL: what dicts and lists hold is used without their locks"
+#endif
+
 #define ABSENT INT64_MIN
 #define ALSO_VALUES 2 /* as in shapes.py */
 

@@ -74,7 +74,7 @@ def rows_of_events(events: Sequence[Event], numbers: Numbers) -> Iterator[Rows]:
     for which in np.unique(tables).tolist():
         places = np.flatnonzero(tables == which)
         of_table = [timed[place] for place in places.tolist()]
-        said = _Said(of_table, kinds[places], numbers)
+        said = _Events(of_table, kinds[places], numbers)
         yield Rows(
             TABLES[which],
             np.array([event.ts for event in of_table], dtype=np.float64),
@@ -86,7 +86,7 @@ def rows_of_events(events: Sequence[Event], numbers: Numbers) -> Iterator[Rows]:
         )
 
 
-class _Said:
+class _Events:
     """What events of one table say."""
 
     def __init__(self, events: list[Event], kinds: Ints, numbers: Numbers) -> None:
@@ -152,22 +152,22 @@ class _Said:
         return whole_numbers(arg.python_parent for arg in self._args)
 
 
-_MADE: dict[str, Callable[[_Said], Values | list[int]]] = {
-    "name": _Said.names,
-    "track": _Said.tracks,
-    "marked": _Said.details,
-    "work": _Said.details,
-    "device": _Said.devices,
-    "stream": _Said.streams,
-    "given": _Said.given,
-    "collective": _Said.collectives,
-    "dtype": _Said.dtypes,
-    "frame": _Said.frames,
-    "external": _Said.external,
-    "index": _Said.indices,
-    "bytes": _Said.sizes,
-    "own": _Said.own,
-    "caller": _Said.callers,
+_MADE: dict[str, Callable[[_Events], Values | list[int]]] = {
+    "name": _Events.names,
+    "track": _Events.tracks,
+    "marked": _Events.details,
+    "work": _Events.details,
+    "device": _Events.devices,
+    "stream": _Events.streams,
+    "given": _Events.given,
+    "collective": _Events.collectives,
+    "dtype": _Events.dtypes,
+    "frame": _Events.frames,
+    "external": _Events.external,
+    "index": _Events.indices,
+    "bytes": _Events.sizes,
+    "own": _Events.own,
+    "caller": _Events.callers,
 }
 
 
