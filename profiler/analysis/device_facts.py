@@ -82,8 +82,10 @@ class SyncCall:
     stage: str
     count: int
     ms: float
-    starved_ms: float  # of it, while the device had nothing to do
+    starved_ms: float  # of it, while the device had nothing to do, nor anything in its queue
     site: Site | None = None
+    lost_ms: float = 0.0  # that, and after it: the device waits for work that the host could not launch meanwhile
+    held_ms: float = 0.0  # the host in the operators around, or in the calls where there is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +100,9 @@ class DeviceStep:
     exposed_collectives_ms: float = 0.0  # collectives while no other kernel ran
     exposed_copies_ms: float = 0.0  # copies between host and device while no kernel ran
     waited_ms: float | None = None  # the host was blocked until the device caught up, while the device worked
-    starved_ms: float | None = None  # the same, while the device had nothing to do
+    starved_ms: float | None = None  # the same, while the device had nothing to do, nor anything in its queue
     start_up_ms: float = 0.0  # the device idle in single long calls: loading code, allocating, making streams
+    families_ms: dict[str, float] = field(default_factory=dict)  # union of each family's kernels; {}: not by step
 
     @property
     def lost_ms(self) -> float:
@@ -117,22 +120,28 @@ class StepSums:
     waited_ms: float | None  # None: not known of each step
     starved_ms: float | None
     idle_ms: dict[str, float]  # by cause
+    families_ms: dict[str, float]
 
 
 def sums_of(steps: tuple[DeviceStep, ...]) -> StepSums:
     """Their sums."""
-    idle_ms: dict[str, float] = {}
-    for step in steps:
-        for cause, ms in step.idle_ms.items():
-            idle_ms[cause] = idle_ms.get(cause, 0.0) + ms
     return StepSums(
         wall_ms=sum(step.wall_ms for step in steps),
         busy_ms=sum(step.busy_ms for step in steps),
         exposed_copies_ms=sum(step.exposed_copies_ms for step in steps),
         waited_ms=_sum_of_known([step.waited_ms for step in steps]),
         starved_ms=_sum_of_known([step.starved_ms for step in steps]),
-        idle_ms=idle_ms,
+        idle_ms=_sums([step.idle_ms for step in steps]),
+        families_ms=_sums([step.families_ms for step in steps]),
     )
+
+
+def _sums(each: list[dict[str, float]]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for values in each:
+        for name, ms in values.items():
+            found[name] = found.get(name, 0.0) + ms
+    return found
 
 
 def _sum_of_known(values: list[float | None]) -> float | None:
@@ -159,10 +168,10 @@ class DeviceFacts:
     collectives: tuple[CollectiveFacts, ...]  # by kind, largest exposed first
     idle_ms: dict[str, float] | None  # by cause; None: idle time means nothing here (a thinned recording)
     sync_ms: float  # host blocked until the device caught up
-    sync_starved_ms: float  # of it, while the device had nothing to do
-    syncs: tuple[SyncCall, ...]  # largest first; without start-up
+    sync_starved_ms: float  # of it, while the device ran nothing
+    syncs: tuple[SyncCall, ...]  # largest first; of the steps, where they are known
     stages_ms: dict[str, float]  # summed kernel, copy and memset time per step, by the stage of the launch
-    families: tuple[KernelFacts, ...]  # kernels by family, largest first; like the next without start-up
+    families: tuple[KernelFacts, ...]  # kernels by family, largest first; like the next of the steps
     kernels: tuple[KernelFacts, ...]  # by name and stage, largest first; at most 60
     launch_delay_us: float | None  # median from the end of a launch to the start of its work
     queue_depth: float | None  # median number of launched, unfinished pieces of work at a launch
@@ -172,7 +181,7 @@ class DeviceFacts:
     peak_tflops: float | None = None
     memory_timeline: tuple[tuple[float, int], ...] = ()  # (ms since the span began, allocated bytes)
     thinned: bool = False  # events are missing from the recording
-    step_copies: dict[str, CopyFacts] | None = None  # without start-up; None: as `copies`
+    step_copies: dict[str, CopyFacts] | None = None  # of the steps; None: as `copies`
     pace_ms: float | None = None  # mean step of a device that ends the steps' work well after the host left them
     pace_noise_ms: float | None = None  # of it, half width of the 95 % interval of the median
     driver_memory_ms: float | None = None  # per step: the host in the driver's calls that take memory

@@ -47,11 +47,11 @@ class PerStep:
     steps: int  # behind the figures
     step_ms: float
     busy_ms: float
-    kernels_ms: float  # summed durations
     idle_ms: dict[str, float] | None  # by cause; None: means nothing here
     waited_ms: float  # the host was blocked while the device worked
     starved_ms: float  # the host was blocked while the device had nothing to do
     copies_alone_ms: float  # copies between host and device while no kernel ran
+    families_ms: dict[str, float]  # kernels of each family; of two at once, on two streams, one counts
     behind: bool  # the device is behind the host by much of a step, or hardly ever idle
 
     @property
@@ -62,6 +62,10 @@ class PerStep:
     def idle_by(self, *causes: str) -> float:
         """Idle milliseconds from these causes; 0 where idle time means nothing."""
         return sum((self.idle_ms or {}).get(cause, 0.0) for cause in causes)
+
+    def running(self, *families: str) -> float:
+        """Milliseconds in kernels of these families."""
+        return min(sum(self.families_ms.get(family, 0.0) for family in families), self.busy_ms)
 
     def shortens(self, saves_ms: float) -> float:
         """By how much the step gets shorter where the device has so much less to do.
@@ -103,13 +107,19 @@ def per_step(facts: Facts) -> PerStep | str:
         steps=steps,
         step_ms=whole,
         busy_ms=busy_ms,
-        kernels_ms=sum(family.ms for family in device.families) / steps,
         idle_ms=idle_ms,
         waited_ms=_waits(sums.waited_ms, len(judged), max(0.0, device.sync_ms - device.sync_starved_ms) / steps),
         starved_ms=_waits(sums.starved_ms, len(judged), device.sync_starved_ms / steps),
         copies_alone_ms=sums.exposed_copies_ms / len(judged),
+        families_ms=_families(device, sums, len(judged)),
         behind=delay_ms >= BEHIND_SHARE * whole or hardly_idle,
     )
+
+
+def _families(device: DeviceFacts, sums: StepSums, steps: int) -> dict[str, float]:
+    if sums.families_ms:
+        return {family: ms / steps for family, ms in sums.families_ms.items()}
+    return {family.family: family.ms / len(device.steps) for family in device.families}
 
 
 def _waits(total_ms: float | None, steps: int, otherwise_ms: float) -> float:
@@ -210,11 +220,6 @@ class DeviceRule(Rule):
     def judge(self, facts: Facts, device: DeviceFacts, step: PerStep) -> Outcome:
         """Judge the facts."""
         raise NotImplementedError
-
-
-def families_ms(device: DeviceFacts, *names: str) -> float:
-    """Summed durations of the kernels of these families, in ms over the recording."""
-    return sum(family.ms for family in device.families if family.family in names)
 
 
 def sampled(facts: Facts, pattern: str, *, leaf: str = r"(?!)") -> LineTime | None:

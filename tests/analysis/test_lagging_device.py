@@ -49,7 +49,7 @@ def test_work_belongs_to_the_step_that_launched_it(tmp_path: Path) -> None:
     assert [it.exposed_collectives_ms for it in found.device.steps] == pytest.approx([20] * 4)
     assert found.device.steps_busy_share == pytest.approx(320 / 321)
     assert step.step_ms == pytest.approx(80.25)
-    assert step.kernels_ms == pytest.approx(80)
+    assert sum(step.families_ms.values()) == pytest.approx(80)
     assert any("80.2 ms for one" in notice for notice in found.notices)
 
 
@@ -71,7 +71,7 @@ def test_work_from_before_and_after_the_steps_is_none_of_theirs(tmp_path: Path) 
         builder.kernel(321 + number * early, early, launched=50 + number)
     found, step = read(builder, tmp_path)
     assert found.device is not None
-    assert step.kernels_ms == pytest.approx(80)
+    assert sum(step.families_ms.values()) == pytest.approx(80)
     assert [it.wall_ms for it in found.device.steps] == pytest.approx([80] * 4)
     assert found.device.kernel_sum_ms == pytest.approx(320.8 + late * early)
 

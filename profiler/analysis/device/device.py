@@ -16,7 +16,7 @@ from profiler.analysis.device import tables
 from profiler.analysis.device.collectives import collective_facts, collective_kernels
 from profiler.analysis.device.copies import blocked_calls, copy_kind, long_calls
 from profiler.analysis.device.enclosing import by_track, innermost, outermost
-from profiler.analysis.device.idle import idle_causes
+from profiler.analysis.device.idle import gaps_of, idle_causes, lost_leads
 from profiler.analysis.device.launches import Launches, queue_depth
 from profiler.analysis.device.pace import Pace, pace_of
 from profiler.analysis.device_facts import COPY_KINDS, IDLE_CAUSES, CopyFacts, DeviceFacts, DeviceStep
@@ -55,16 +55,10 @@ def device_facts(recording: Recording, launches: Launches, seen: Seen, source: s
     collectives = _union(device, collective)
     copying = _union(device, _between(device, names)).subtract(kernels)
     blocked = blocked_calls(recording.calls, device, launches, names)
-    idle = idle_causes(
-        busy,
-        (0, recording.length_ns),
-        device,
-        launches,
-        recording.calls,
-        blocked,
-        seen.data_wait,
-        seen.communication,
-    )
+    gaps = gaps_of(busy, (0, recording.length_ns), device, launches)
+    leads = lost_leads(gaps, busy, launches, recording.calls, blocked)
+    idle = idle_causes(gaps, leads, blocked, seen.data_wait, seen.communication)
+    starving = blocked.all.intersect(gaps.starved)
     ranges = tables.ranges_around(recording, launches, collective)
     operators = recording.operators
     around = by_track(operators, ~operators.marked, launches.start, launches.track, innermost)
@@ -78,7 +72,9 @@ def device_facts(recording: Recording, launches: Launches, seen: Seen, source: s
     count = len(seen.steps) - seen.first_measured
     thinned = recording.thinned
     pace = None if thinned else pace_of(device, launches, seen.steps, seen.first_measured)
-    told = _after_start_up(device, seen) if pace is None else pace.work
+    told = _in_steps(seen, device.start) if pace is None else pace.work
+    in_steps = _in_steps(seen, recording.calls.start[blocked.call])
+    of_families = tables.family_moments(device, kernel & told, names)
     return DeviceFacts(
         name=recording.devices.get(_main_device(device)),
         source=source,
@@ -97,7 +93,7 @@ def device_facts(recording: Recording, launches: Launches, seen: Seen, source: s
         idle_ms=None if thinned else {cause: idle[cause].total / NS_PER_MS for cause in IDLE_CAUSES},
         sync_ms=blocked.all.total / NS_PER_MS,
         sync_starved_ms=blocked.all.subtract(busy).total / NS_PER_MS,
-        syncs=tables.sync_calls(recording, blocked, busy, seen.call_stage, _began(seen), seen.places),
+        syncs=tables.sync_calls(recording, blocked, gaps.starved, leads.after, seen.call_stage, in_steps, seen.places),
         stages_ms=_stages(device, seen, count),
         families=tables.families(device, kernel & told, names),
         kernels=tables.kernels(device, kernel & told, seen.stage, operator, names, place, seen.places),
@@ -114,10 +110,11 @@ def device_facts(recording: Recording, launches: Launches, seen: Seen, source: s
             },
             {
                 "waited_ms": blocked.all.intersect(busy),
-                "starved_ms": blocked.all.subtract(busy),
+                "starved_ms": starving,
                 "start_up_ms": long_calls(recording.calls, blocked).subtract(busy),
             },
             {} if thinned else idle,
+            of_families,
         ),
         memory_timeline=_memory(recording, _main_device(device)),
         thinned=thinned,
@@ -127,20 +124,12 @@ def device_facts(recording: Recording, launches: Launches, seen: Seen, source: s
     )
 
 
-def _after_start_up(device: DeviceEvents, seen: Seen) -> Bools:
-    """Work that stands for the steps: where start-up was recorded too, what lies within the measured steps."""
-    first = _began(seen)
-    if first == 0:
-        return np.ones(len(device), dtype=bool)
-    found: Bools = (device.start >= first) & (device.start < seen.steps.end[-1])
-    return found
-
-
-def _began(seen: Seen) -> int:
-    """When start-up was over; 0 where none was recorded."""
-    if seen.first_measured == 0 or len(seen.steps) <= seen.first_measured:
-        return 0
-    return int(seen.steps.start[seen.first_measured])
+def _in_steps(seen: Seen, at: Ints) -> Bools:
+    """Which moments lie in the measured steps; all of them, where there is none."""
+    first = seen.first_measured
+    if len(seen.steps) <= first:
+        return np.ones(len(at), dtype=bool)
+    return Intervals(seen.steps.start[first:], seen.steps.end[first:]).holds(at)
 
 
 def _union(device: DeviceEvents, which: Bools) -> Intervals:
@@ -218,6 +207,7 @@ def _steps(
     measures: dict[str, Intervals],
     of_host: dict[str, Intervals],
     idle: dict[str, Intervals],
+    families: dict[str, Intervals],
 ) -> tuple[DeviceStep, ...]:
     """What lies in each measured step: in the device's own where it lags, and of what the host did in the host's."""
     first = seen.first_measured
@@ -227,12 +217,14 @@ def _steps(
         start, end = pace.start, pace.end
     columns |= {name: (moments.within(start, end) / NS_PER_MS).tolist() for name, moments in measures.items()}
     causes = {name: (moments.within(start, end) / NS_PER_MS).tolist() for name, moments in idle.items()}
+    of_families = {name: (moments.within(start, end) / NS_PER_MS).tolist() for name, moments in families.items()}
     wall = ((end - start) / NS_PER_MS).tolist()
     return tuple(
         DeviceStep(
             index=first + number,
             wall_ms=wall[number],
             idle_ms={cause: causes[cause][number] for cause in IDLE_CAUSES if causes},
+            families_ms={family: times[number] for family, times in of_families.items()},
             **{name: column[number] for name, column in columns.items()},
         )
         for number in range(len(wall))

@@ -3,42 +3,67 @@
 In:  when the device worked, when each piece of work was launched, and when the host waited for what.
 Out: for each cause the moments of idleness that it explains; together they are the device's idle time.
 
-Idle time in which the loop waited for its batch is *data_wait*. Otherwise a gap whose next work was launched before it
-began is nobody's on the host: *unknown*. Of any other, the time in which the host waited for other hosts is
-*communication*. A host that waits for the device loses its lead: what it lost in a wait, or in several with no launch
-between them (the time for which the device was busy during them), is missing right afterwards, so that so much of the
-gap goes to those waits: *sync*, or *copy* where the host had to wait to copy from pageable memory. In the rest the host
-was late: *host*.
+A gap whose next work was launched before it began is nobody's on the host: *unknown*. Of any other, the time in which
+the loop waited for its batch is *data_wait*, and that in which the host waited for other hosts *communication*. A host
+that waits for the device loses its lead: what it lost in a wait, or in several with no launch between them (the time
+for which the device was busy during them), is missing right afterwards, so that so much of the gap goes to those
+waits: *sync*, or *copy* where the host had to wait to copy from pageable memory. In the rest the host was late: *host*.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
 from profiler.analysis.device.copies import Blocked
 from profiler.analysis.device.launches import Launches
-from profiler.analysis.intervals import Bools, Intervals, Ints, union
+from profiler.analysis.intervals import Intervals, Ints, union
 from profiler.record.trace.recording import Calls, DeviceEvents
+
+BESIDE_SHARE = 0.1  # of the wait for data: microseconds between queued kernels in it are not worth parting from it
+
+
+@dataclass(frozen=True, slots=True)
+class Gaps:
+    """Idle time, by whether the work that ends it was in the queue when it began."""
+
+    starved: Intervals  # it was not
+    launched: Ints  # when it was, for each of these
+    queued: Intervals
+    untold: Intervals  # its launch is not in the file, or none follows
+
+
+def gaps_of(busy: Intervals, window: tuple[int, int], device: DeviceEvents, launches: Launches) -> Gaps:
+    """The idle time within the window."""
+    gaps = busy.complement(*window)
+    launched = _next_launch(gaps, device, launches)
+    late, untold = launched > gaps.start, launched < 0
+    starved, queued, without = (
+        Intervals(gaps.start[which], gaps.end[which]) for which in (late, ~late & ~untold, untold)
+    )
+    return Gaps(starved, launched[late], queued, without)
+
+
+@dataclass(frozen=True, slots=True)
+class Leads:
+    """What the host would not have lost, had it not waited for the device before."""
+
+    moments: dict[str, Intervals]  # idle, by cause
+    after: Ints  # of that of *sync*, behind each of the blocked calls; nanoseconds
 
 
 def idle_causes(
-    busy: Intervals,
-    window: tuple[int, int],
-    device: DeviceEvents,
-    launches: Launches,
-    calls: Calls,
-    blocked: Blocked,
-    data_wait: Intervals,
-    communication: Intervals,
+    gaps: Gaps, leads: Leads, blocked: Blocked, data_wait: Intervals, communication: Intervals
 ) -> dict[str, Intervals]:
-    """Idle time within the window by cause (`device_facts.IDLE_CAUSES`)."""
-    gaps = busy.complement(*window)
-    launched = _next_launch(gaps, device, launches)
-    late: Bools = launched > gaps.start
-    starved = Intervals(gaps.start[late], gaps.end[late])
-    queued = Intervals(gaps.start[~late], gaps.end[~late])
-    found = {"data_wait": gaps.intersect(data_wait), "unknown": queued.subtract(data_wait)}
-    rest = starved.subtract(data_wait)
+    """Idle time by cause (`device_facts.IDLE_CAUSES`)."""
+    waiting = gaps.starved.unite(gaps.untold).intersect(data_wait)
+    others = gaps.queued.unite(gaps.untold.subtract(data_wait))
+    beside = gaps.queued.intersect(data_wait)
+    if beside.total < BESIDE_SHARE * waiting.total:
+        waiting, others = waiting.unite(beside), others.subtract(beside)
+    found = {"data_wait": waiting, "unknown": others}
+    rest = gaps.starved.subtract(data_wait)
     for cause, moments in (
         ("communication", communication),
         ("sync", blocked.syncs),
@@ -46,8 +71,7 @@ def idle_causes(
     ):
         found[cause] = rest.intersect(moments)
         rest = rest.subtract(moments)
-    lost = _lost(starved, launched[late], busy, launches, calls, blocked)
-    for cause, moments in lost.items():
+    for cause, moments in leads.moments.items():
         found[cause] = found[cause].unite(rest.intersect(moments))
         rest = rest.subtract(moments)
     found["host"] = rest
@@ -68,12 +92,12 @@ def _next_launch(gaps: Intervals, device: DeviceEvents, launches: Launches) -> I
     return found
 
 
-def _lost(
-    gaps: Intervals, launched: Ints, busy: Intervals, launches: Launches, calls: Calls, blocked: Blocked
-) -> dict[str, Intervals]:
-    """What of each gap the host would not have lost, had it not waited for the device before."""
+def lost_leads(whole: Gaps, busy: Intervals, launches: Launches, calls: Calls, blocked: Blocked) -> Leads:
+    """What waits for the device made the host lose of each gap."""
+    gaps, launched = whole.starved, whole.launched
+    after = np.zeros(len(blocked.call), dtype=np.int64)
     if len(blocked.call) == 0 or len(gaps) == 0:
-        return {}
+        return Leads({}, after)
     start, end = calls.start[blocked.call], calls.end[blocked.call]
     order = np.argsort(end, kind="stable")
     start, end = start[order], end[order]
@@ -93,5 +117,7 @@ def _lost(
         budget = moments.intersect(busy).within(began, np.maximum(began, done))
         until = np.minimum(begin + budget, gaps.end)
         found[cause] = union(begin[applies], until[applies])
+        if cause == "sync":
+            np.add.at(after, order[last[applies]], np.maximum(until - begin, 0)[applies])
         begin = np.maximum(begin, until)
-    return found
+    return Leads(found, after)

@@ -52,6 +52,18 @@ def _of_another_maker(recording: Recording) -> bool:
     )
 
 
+def family_moments(device: DeviceEvents, kernel: Bools, names: tuple[str, ...]) -> dict[str, Intervals]:
+    """When kernels of each family ran."""
+    of_family: dict[str, list[int]] = {}
+    for number in np.unique(device.name[kernel]).tolist():
+        of_family.setdefault(family_of(names[number]), []).append(number)
+    found = {}
+    for family, numbers in of_family.items():
+        own = kernel & np.isin(device.name, numbers)
+        found[family] = union(device.start[own], device.end[own])
+    return found
+
+
 def families(device: DeviceEvents, kernel: Bools, names: tuple[str, ...]) -> tuple[KernelFacts, ...]:
     """Kernels by family."""
     counts, sums = _by_name(device, kernel, len(names))
@@ -125,11 +137,17 @@ def ranges_around(recording: Recording, launches: Launches, which: Bools) -> Int
 
 
 def sync_calls(
-    recording: Recording, blocked: Blocked, busy: Intervals, stage: npt.NDArray[np.object_], since: int, places: Places
+    recording: Recording,
+    blocked: Blocked,
+    starved: Intervals,
+    after: Ints,
+    stage: npt.NDArray[np.object_],
+    among: Bools,
+    places: Places,
 ) -> tuple[SyncCall, ...]:
-    """The host's waits from a moment on, by call, operator, stage and the user's line."""
+    """Some of the host's waits, by call, operator, stage and the user's line."""
     calls, operators, names = recording.calls, recording.operators, recording.names
-    at = blocked.call[calls.start[blocked.call] >= since]
+    at, lost = blocked.call[among], after[among]
     if len(at) == 0:
         return ()
     around = by_track(operators, ~operators.marked, calls.start[at], calls.track[at], outermost)
@@ -143,8 +161,11 @@ def sync_calls(
         rows.setdefault(key, []).append(number)
     found = []
     for (name, around_it, of_stage, place), numbers in rows.items():
-        own = at[np.array(numbers, dtype=np.int64)]
+        own = at[numbers]
         time = union(calls.start[own], calls.end[own])
+        holds = operators.where(np.unique(around[numbers])) if around_it >= 0 else calls.where(own)
+        held = union(holds.start, holds.end)
+        during = int(starved.within(time.start, time.end).sum())
         found.append(
             SyncCall(
                 name=names[name],
@@ -152,7 +173,9 @@ def sync_calls(
                 stage=of_stage,
                 count=len(own),
                 ms=time.total / NS_PER_MS,
-                starved_ms=(time.total - int(busy.within(time.start, time.end).sum())) / NS_PER_MS,
+                starved_ms=during / NS_PER_MS,
+                held_ms=held.total / NS_PER_MS,
+                lost_ms=(during + int(lost[numbers].sum())) / NS_PER_MS,
                 site=places.line(place, names[around_it] if around_it >= 0 else "").site if place >= 0 else None,
             )
         )

@@ -7,7 +7,7 @@ import re
 from profiler.analysis.device_facts import DeviceFacts
 from profiler.analysis.facts import Facts
 from profiler.rules.base import Bottleneck, Fix, Gain, Outcome, Rule, Severity, Threshold
-from profiler.rules.device import FUSES, PRODUCTS, DeviceRule, PerStep, families_ms
+from profiler.rules.device import FUSES, PRODUCTS, DeviceRule, PerStep
 from profiler.rules.evidence import step_ms, worth
 from profiler.rules.phrases import counted, ms, percent, place, seconds
 
@@ -56,7 +56,7 @@ class CompileUnused(DeviceRule):
             return None
         if any(re.search(r"\btriton_", it.name) for it in device.kernels):
             return None
-        took = families_ms(device, *FUSES) / step.steps
+        took = step.running(*FUSES)
         saves_low, saves_high = (step.shortens((1 - left) * took) for left in _left(device)[::-1])
         if took < self.threshold.value * step.step_ms or not worth(facts, saves_high):
             return None

@@ -7,7 +7,7 @@ import re
 from profiler.analysis.device_facts import DeviceFacts
 from profiler.analysis.facts import Facts
 from profiler.rules.base import Bottleneck, Fix, Gain, Outcome, Severity, Threshold
-from profiler.rules.device import DeviceRule, PerStep, families_ms
+from profiler.rules.device import DeviceRule, PerStep
 from profiler.rules.evidence import worth
 from profiler.rules.phrases import ms, percent
 
@@ -106,7 +106,7 @@ class CudnnBenchmark(DeviceRule):
 
     def judge(self, facts: Facts, device: DeviceFacts, step: PerStep) -> Outcome:
         """Judge how convolutions are chosen."""
-        took = families_ms(device, "convolution") / step.steps
+        took = step.running("convolution")
         if took < self.threshold.value * step.step_ms:
             return None
         values = facts.settings.values

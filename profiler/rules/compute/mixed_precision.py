@@ -5,7 +5,7 @@ from __future__ import annotations
 from profiler.analysis.device_facts import DeviceFacts
 from profiler.analysis.facts import Facts, RootSettings
 from profiler.rules.base import Bottleneck, Fix, Gain, Outcome, Rule, Severity, Threshold
-from profiler.rules.device import FUSES, PRODUCTS, families_ms, generation, per_step
+from profiler.rules.device import FUSES, PRODUCTS, generation, per_step
 from profiler.rules.evidence import HOST_TIMES, WORTH_SHARE, arithmetic_share, host_times, step_ms
 from profiler.rules.phrases import ms, percent
 
@@ -102,8 +102,8 @@ class MixedPrecision(Rule):
             return self.abstain(step)
         if generation(facts) is None:
             return self.abstain("whether the device has tensor cores is not known")
-        products = families_ms(device, *PRODUCTS) / step.steps
-        moved = families_ms(device, *FUSES) / step.steps
+        products = step.running(*PRODUCTS)
+        moved = step.running(*FUSES)
         if products < self.products.value * step.step_ms:
             return None
         low, high = (

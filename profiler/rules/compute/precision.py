@@ -8,7 +8,7 @@ from typing import Any
 from profiler.analysis.device_facts import DeviceFacts
 from profiler.analysis.facts import Facts, RootSettings
 from profiler.rules.base import Bottleneck, Fix, Gain, Outcome, Severity, Threshold, severity_of
-from profiler.rules.device import DeviceRule, PerStep, families_ms, generation, has_tf32
+from profiler.rules.device import DeviceRule, PerStep, generation, has_tf32
 from profiler.rules.evidence import worth
 from profiler.rules.phrases import ms, number, percent
 
@@ -67,7 +67,7 @@ class Tf32Off(DeviceRule):
             return None
         if all(it.tensor_cores is None for it in products):
             return self.abstain("the kernels' names do not tell whether they ran on tensor cores")
-        took = families_ms(device, "gemm") / step.steps
+        took = step.running("gemm")
         saves_low, saves_high = (step.shortens((1 - left) * took) for left in TF32_LEFT[::-1])
         if took < self.threshold.value * step.step_ms or not worth(facts, saves_high):
             return None
@@ -133,7 +133,7 @@ class TensorCoreSizes(DeviceRule):
         if matrices is None:
             return self.abstain("the model's layers were not read")
         part = (_count(root, "odd_parameters") or 0) / matrices if matrices else 0.0
-        took = families_ms(device, "gemm") / step.steps
+        took = step.running("gemm")
         if part < self.odd.value or took < self.threshold.value * step.step_ms:
             return None
         unaligned = sum(it.ms for it in device.kernels if it.family == "gemm" and re.search(UNALIGNED, it.name))

@@ -7,7 +7,7 @@ import re
 from profiler.analysis.device_facts import DeviceFacts
 from profiler.analysis.facts import Facts
 from profiler.rules.base import Bottleneck, Fix, Gain, Outcome, Rule, Severity, Threshold
-from profiler.rules.device import PerStep, families_ms, per_step
+from profiler.rules.device import PerStep, per_step
 from profiler.rules.evidence import step_ms, worth
 from profiler.rules.operators import calls, on_cpu, operators_ms, why_not_seen
 from profiler.rules.phrases import about, ms, percent
@@ -75,7 +75,7 @@ class SmallKernels(Rule):
         return self._finding(facts, whole, took, count, gain, "operators", None)
 
     def _on_device(self, facts: Facts, device: DeviceFacts, step: PerStep) -> Outcome:
-        took = families_ms(device, "elementwise") / step.steps
+        took = step.running("elementwise")
         count = sum(it.count for it in device.families if it.family == "elementwise") / step.steps
         best, worst = ((1 - left) * took for left in LEFT_ON_DEVICE)
         gain = Gain.of(step.step_ms, step.shortens(worst), step.shortens(best))

@@ -68,35 +68,39 @@ class _SyncRule(DeviceRule):
             return self.abstain(THINNED)
         waited = sum(call.ms for call in calls) / step.steps
         starved = sum(call.starved_ms for call in calls) / step.steps
-        part = starved / step.starved_ms if step.starved_ms > 0 else 0.0
-        saves_high = min(max(starved, part * step.idle_by("sync")), sum(step.idle_ms.values()))
-        saves_low = min(starved, saves_high)
+        part = _part(calls, facts)
+        lost = min(max(starved, part * step.idle_by("sync")), sum(step.idle_ms.values()))
+        saves_low = min(starved, lost)
         in_the_run = False
         lines = waiting_lines(facts, self.pattern) if facts.trace is None else []
         line = lines[0][0] if lines else None
         if line is not None:
             ends = min(sum(lost for _, lost in lines), step.idle_by("sync", "host", "unknown"))
             in_the_run = ends > waited
-            saves_low, saves_high = max(saves_low, LINE_KEPT * ends), max(saves_high, ends)
-        if saves_high < threshold.value * step.step_ms or not worth(facts, saves_high):
+            saves_low, lost = max(saves_low, LINE_KEPT * ends), max(lost, ends)
+        if lost < threshold.value * step.step_ms or not worth(facts, lost):
             return None
+        # a host that waits no more has so much more time, in which it may not be late any more
+        freed = sum(max(call.held_ms, call.ms) for call in calls) / step.steps
+        saves_high = max(lost, min(part * step.idle_by("sync", "host"), freed))
         count = sum(call.count for call in calls) / step.steps
-        first = max(calls, key=lambda call: call.starved_ms)
+        first = max(calls, key=_lost)
         name = first.operator or first.name
         return self.finding(
             title=(
-                f"the device has nothing to do for {percent(saves_high / step.step_ms)} of each {ms(step.step_ms)} "
+                f"the device has nothing to do for {percent(lost / step.step_ms)} of each {ms(step.step_ms)} "
                 f"step, since the host waits for it {self.does}"
             ),
             why=(
                 f"{name} and its like are called {about(count)} times a step, and block the host "
                 + (
                     f"until the device has caught up: {place(line.site, facts)} holds it for {ms(line.ms_per_step)}. "
-                    f"Then nothing is queued, and the device stands idle for {ms(saves_high)} of the step. In recorded "
+                    f"Then nothing is queued, and the device stands idle for {ms(lost)} of the step. In recorded "
                     f"steps, whose host is slower, it was {ms(waited)}."
                     if in_the_run and line is not None
                     else f"for {ms(waited)}. For {ms(starved)} of that the device had already finished, or had been "
-                    "given nothing more to do; the rest was its own working time and costs nothing."
+                    f"given nothing more to do{_afterwards(lost - starved)}; the rest was its own working time "
+                    "and costs nothing."
                 )
             ),
             evidence={
@@ -111,6 +115,20 @@ class _SyncRule(DeviceRule):
             gain=Gain.of(step.step_ms, saves_low, saves_high),
             step_ms=step.step_ms,
         )
+
+
+def _lost(call: SyncCall) -> float:
+    return max(call.lost_ms, call.starved_ms)
+
+
+def _part(calls: list[SyncCall], facts: Facts) -> float:
+    """These calls' part of what the device lost to all waits."""
+    every = sum(map(_lost, facts.device.syncs)) if facts.device is not None else 0.0
+    return sum(map(_lost, calls)) / every if every > 0 else 0.0
+
+
+def _afterwards(lost_ms: float) -> str:
+    return f", and for up to {ms(lost_ms)} after them its queue was empty" if lost_ms > 0 else ""
 
 
 class Item(_SyncRule):
@@ -129,9 +147,9 @@ class Item(_SyncRule):
     Keep the value a tensor on the device, and turn it into a number every 50th step.
 
     ## Gain
-    From the time in which the device starved during these calls, to that with the idle time after them. Of a live
-    run, where the line was sampled, at least 80 % to 100 % of its time, as far as the device is idle in its
-    stage.
+    From the time in which the device starved during these calls, to that with the idle time after them, and with
+    that in which the host was late, as far as these calls held it for as long. Of a live run, where the line was
+    sampled, at least 80 % to 100 % of its time, as far as the device is idle in its stage.
 
     ## Reference
     PyTorch performance tuning guide, "Avoid unnecessary CPU-GPU synchronization".
@@ -170,9 +188,9 @@ class CopyToHost(_SyncRule):
     memory and read it a step later.
 
     ## Gain
-    From the time in which the device starved during these calls, to that with the idle time after them. Of a live
-    run, where the line was sampled, at least 80 % to 100 % of its time, as far as the device is idle in its
-    stage.
+    From the time in which the device starved during these calls, to that with the idle time after them, and with
+    that in which the host was late, as far as these calls held it for as long. Of a live run, where the line was
+    sampled, at least 80 % to 100 % of its time, as far as the device is idle in its stage.
 
     ## Reference
     PyTorch performance tuning guide, "Avoid unnecessary CPU-GPU synchronization".
@@ -209,9 +227,9 @@ class DataDependentShape(_SyncRule):
     `output_size`.
 
     ## Gain
-    From the time in which the device starved during these calls, to that with the idle time after them. Of a live
-    run, where the line was sampled, at least 80 % to 100 % of its time, as far as the device is idle in its
-    stage.
+    From the time in which the device starved during these calls, to that with the idle time after them, and with
+    that in which the host was late, as far as these calls held it for as long. Of a live run, where the line was
+    sampled, at least 80 % to 100 % of its time, as far as the device is idle in its stage.
 
     ## Reference
     PyTorch performance tuning guide, "Avoid unnecessary CPU-GPU synchronization".
@@ -246,9 +264,9 @@ class ExplicitSynchronize(_SyncRule):
     Remove it. To time the device, use events, and read them later.
 
     ## Gain
-    From the time in which the device starved during these calls, to that with the idle time after them. Of a live
-    run, where the line was sampled, at least 80 % to 100 % of its time, as far as the device is idle in its
-    stage.
+    From the time in which the device starved during these calls, to that with the idle time after them, and with
+    that in which the host was late, as far as these calls held it for as long. Of a live run, where the line was
+    sampled, at least 80 % to 100 % of its time, as far as the device is idle in its stage.
 
     ## Reference
     PyTorch performance tuning guide, "Avoid unnecessary CPU-GPU synchronization".
