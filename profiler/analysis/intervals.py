@@ -35,6 +35,10 @@ class Intervals:
         """From the first start to the last end; (0, 0) where it is empty."""
         return (int(self.start[0]), int(self.end[-1])) if len(self) else (0, 0)
 
+    def where(self, chosen: Bools) -> Intervals:
+        """Some of them."""
+        return Intervals(self.start[chosen], self.end[chosen])
+
     def intersect(self, other: Intervals) -> Intervals:
         """The moments in both."""
         return _covered(self, other, 2)

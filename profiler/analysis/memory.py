@@ -121,7 +121,10 @@ def _python_blocks(folded: Folded, measured: Measured | None) -> float | None:
 
 
 def _peak(folded: Folded, name: Name) -> int | None:
-    return max(folded.peaks.get(name, {}).values(), default=None)
+    """The highest reading; what our own deep window holds while it reads is not the training's."""
+    peaks = folded.peaks.get(name, {})
+    of_training = [peak for label, peak in peaks.items() if label != lab.INSTRUMENT]
+    return max(of_training or peaks.values(), default=None)
 
 
 def _workers_peak(folded: Folded) -> int | None:

@@ -4,11 +4,15 @@ It starts and stops where a step ends, and each step in it is marked by INSTRUME
 leave it out. It opens once the training is under way, and once more when the steps have changed for long. Of what the
 profiler keeps we read only the raw list of events: its own tables take seconds. On an accelerator the events are kept
 too, as a trace file that the reader of traces reads; there its steps are marked, as torch's own front door marks them.
+
+An operator costs some 30 us and 4 kB: one step is enough where the first takes so much longer than usual that it has
+tens of thousands, and what reading them took is given back to the system.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +35,8 @@ STEPS = 3
 _FIRST_STEP = 30
 _FIRST_NS = 5_000_000_000  # after the first step: the window's 0.3 s are little by then
 _LONG_STEP_NS = 1_000_000_000  # one such step is enough
+_HEAVY_NS = 30_000_000  # by which watching slows a step down that has 20,000 operators …
+_HEAVY_SHARE = 0.15  # … where that is also so much of the step: others are as uneven by themselves
 _LONGEST_STEP_NS = 30_000_000_000
 _RETRY_STEPS = 16
 _TRIES = 4
@@ -119,6 +125,8 @@ class DeepWindow:
         session.write(_PUSH)
         try:
             self._left -= 1
+            if self._left > 0 and self._left % self._rounds == 0 and self._is_heavy(profiling):
+                self._left = 0
             if self._left > 0:
                 if self._left % self._rounds == 0:
                     profiling.next_step(session.steps)
@@ -136,6 +144,12 @@ class DeepWindow:
             return None
         self._pace = Pace(session.clock)
         return self._pace.look(session.steps)
+
+    def _is_heavy(self, profiling: Profiling) -> bool:
+        """Whether the steps so far took so much longer than usual that they have very many operators."""
+        steps = self._steps - self._left // self._rounds
+        slower_ns = (time.perf_counter_ns() - profiling.started_ns) / steps - self._before_ns * self._rounds
+        return slower_ns > max(_HEAVY_NS, _HEAVY_SHARE * self._before_ns * self._rounds)
 
     def _report(self, profiling: Profiling) -> bool:
         """Note what was seen; False where the trace is too long, and a window of one step may not be."""
@@ -165,6 +179,8 @@ class DeepWindow:
             before_ms=self._before_ns / 1e6,
             file=None if profiling.device is None else self._keep(results, len(kineto_events)),
         )
+        del results, kineto_events
+        _give_back_memory()
         return True
 
     def _keep(self, results: Any, events: int) -> str | None:
@@ -237,6 +253,13 @@ def why_not_profile() -> str | None:
     return None
 
 
+def _give_back_memory() -> None:
+    """What was freed goes back to the system, where the C library keeps it else: glibc."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
 class Profiling:
     """torch's profiler at work. Where the user starts one of theirs, ours gives way first."""
 
@@ -249,6 +272,7 @@ class Profiling:
             self._profile: Any = autograd_profiler.profile(use_device=device, use_kineto=True, record_shapes=True)
             self._profile._prepare_trace()
             self._profile._start_trace()
+        self.started_ns = time.perf_counter_ns()  # starting it the first time takes long
         self.running = True
         self._step: Any = None
         self._replaced: list[tuple[str, Any, Any]] = []

@@ -32,6 +32,11 @@ _MATRICES = {  # of which two arguments a product is made
 }
 
 
+def counts(name: str) -> bool:
+    """Whether an operator has a count: only then are its shapes worth asking for."""
+    return name in _MATRICES or name in (_CONVOLUTION, _CONVOLUTION_BACKWARD) or name.startswith(_ATTENTION)
+
+
 def flops_of(name: str, shapes: Sequence[Any], values: Sequence[Any]) -> int | None:
     """Operations of one call; None for an operator without a count, or whose shapes were not recorded.
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from .flops import flops_of
+from .flops import counts, flops_of
 
 _MOST_ROWS = 60
 _MOST_THREADS = 16
@@ -55,7 +55,8 @@ def watched(events: Iterable[Any], stage_at: Callable[[int], str], steps: int) -
         elif not event.is_async() and not name.startswith(_STEP):
             threads[event.start_thread_id()].append((start_ns, -length_ns, name))
             launches[event.correlation_id()] = start_ns
-            flops[name] += flops_of(name, event.shapes(), event.concrete_inputs()) or 0
+            if counts(name):
+                flops[name] += flops_of(name, event.shapes(), event.concrete_inputs()) or 0
     totals: dict[tuple[str, str, str], list[int]] = defaultdict(lambda: [0, 0])
     for operators in threads.values():
         operators.sort()

@@ -66,8 +66,8 @@ class _AttachCommand(click.Command):
 @click.option(
     "--deep/--no-deep",
     default=None,
-    help="Look deep for a few steps: operators, activation memory; costs half a second to two, kept out of "
-    "the figures.  [default: deep]",
+    help="Look deep for a few steps: operators, activation memory; costs half a second to two, more where a step has "
+    "tens of thousands of operators, kept out of the figures.  [default: deep]",
 )
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="SCRIPT [ARGS]...")
 def command(

@@ -66,7 +66,9 @@ def command(
     if export is not None:
         from profiler.report.export.chrome import export_steps
 
-        export_steps(report.result.facts, export[1], str(run_dir))
+        left_out = export_steps(report.result.facts, export[1], str(run_dir))
+        if left_out:
+            click.echo(f"{export[1]} leaves out {left_out:,} spans, the shortest ones.", err=True)
     if as_json:
         from profiler.report.summary import summary
 

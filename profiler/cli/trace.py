@@ -67,7 +67,9 @@ def command(
     if export is not None:
         from profiler.report.export.chrome import export_steps
 
-        export_steps(report.result.facts, export[1], str(found[0]))
+        left_out = export_steps(report.result.facts, export[1], str(found[0]))
+        if left_out:
+            click.echo(f"{export[1]} leaves out {left_out:,} spans, the shortest ones.", err=True)
     if as_json:
         from profiler.report.summary import summary, summary_bytes
 

@@ -127,7 +127,7 @@ def _device(device: DeviceFacts) -> Text:
         text.append(f" Idle in it: {', '.join(shares)}.")
     if device.collectives_ms:
         exposed = wording.ms(device.collectives_exposed_ms)
-        text.append(f" Collectives {wording.ms(device.collectives_ms)}, {exposed} of it exposed.")
+        text.append(f" Collectives {wording.ms(device.collectives_ms)} in all, {exposed} of it exposed.")
     return text
 
 

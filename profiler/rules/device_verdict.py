@@ -138,6 +138,8 @@ def _of_late_ranks(facts: Facts) -> str:
     late_ms = facts.trace.late_wait_ms if facts.trace is not None else None
     if late_ms is None:
         return "a rank that comes late looks the same from here"
+    if not late_ms:
+        return "none of it is spent waiting for ranks that come later"
     return f"collectives hold it for {ms(late_ms)} a step until later ranks come"
 
 

@@ -49,6 +49,7 @@ def test_a_batch_is_taken_in_a_range_that_says_so(tmp_path: Path, name: str) -> 
 def test_a_batch_that_is_taken_ahead_is_no_forward(tmp_path: Path) -> None:
     def loop(builder: TraceBuilder, start: float) -> None:
         step(builder, start)
+        builder.op("aten::linear", start, 60)
         builder.mark("get_batch", start + 64, 6)
 
     found = read(training(loop), tmp_path)

@@ -27,6 +27,7 @@ from profiler.record.vocabulary import Instrument, Kind, Name, code
 @pytest.fixture(autouse=True)
 def early(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deep, "_FIRST_NS", 0)
+    monkeypatch.setattr(deep, "_HEAVY_NS", 1 << 62)  # a busy machine makes any step slow
 
 
 @contextmanager
@@ -74,6 +75,18 @@ def test_operators_are_counted_per_step_in_the_stage_that_called_them(tmp_path: 
     assert {row["device"] for row in note["rows"]} == {"cpu"}
     assert any(name.startswith("Optimizer.step#SGD") and stage == "optimizer" for name, stage in calls)
     assert any(name.startswith("enumerate(DataLoader)") and stage == "data_wait" for name, stage in calls)
+
+
+def test_one_step_is_enough_where_watching_slows_it_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deep, "_HEAVY_NS", -(1 << 62))  # as if any step were slowed down by a lot
+    monkeypatch.setattr(deep, "_HEAVY_SHARE", -1e18)
+    freed: list[bool] = []
+    monkeypatch.setattr(deep, "_give_back_memory", lambda: freed.append(True))
+    with recording(tmp_path) as session:
+        train(mlp(), steps=40)
+    [note] = notes(session, "operators")
+    assert note["steps"] == 1 and freed
+    assert {row["name"]: row["calls_per_step"] for row in note["rows"]}["aten::addmm"] == 2
 
 
 def test_nothing_is_written_to_the_users_stderr(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -127,7 +127,7 @@ def test_the_terminal_says_how_busy_the_device_was_and_why_it_was_not():
     text = re.sub(r"\s+", " ", console.export_text())
     assert "Device busy for 83.5 % of the 465 ms that were recorded" in text
     assert "Idle in it: host 13.0 %, unknown 2.6 %" in text
-    assert "Collectives 164 ms, 87.9 ms of it exposed." in text
+    assert "Collectives 164 ms in all, 87.9 ms of it exposed." in text
 
 
 def test_hostile_names_of_a_trace_stay_names():

@@ -28,6 +28,7 @@ from profiler.record.trace.recording import DeviceEvents, Recording, Work
 NS_PER_MS = 1e6
 _MEMORY_CALL = re.compile(r"(cuda|hip)(Malloc|HostAlloc)|(cu|hip)Mem(Create|Map|SetAccess)")
 _MEMORY_POINTS = 600
+_MOSTLY_STEPS = 0.95  # of the time from the first step to the last, what lies between them is the profiler's
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +147,13 @@ def _steps_share(busy: Intervals, seen: Seen, pace: Pace | None) -> float | None
     """Busy time from the first measured step's start to the last one's end."""
     if len(seen.steps) <= seen.first_measured:
         return None
-    first, last = int(seen.steps.start[seen.first_measured]), int(seen.steps.end[-1])
+    start, end = seen.steps.start[seen.first_measured :], seen.steps.end[seen.first_measured :]
     if pace is not None:
-        first, last = int(pace.start[0]), int(pace.end[-1])
-    return busy.clip(first, last).total / (last - first)
+        start, end = pace.start, pace.end
+    steps = union(start, end)
+    if steps.total < _MOSTLY_STEPS * (end[-1] - start[0]):  # evaluations lie between them
+        return busy.intersect(steps).total / steps.total
+    return busy.clip(int(start[0]), int(end[-1])).total / int(end[-1] - start[0])
 
 
 def _copies(

@@ -183,7 +183,7 @@ def _facts(
         histogram=drawing.histogram(measured) if measured else None,
         operators=operators,
         not_measured=not_measured,
-        notices=_notices(process, places, device, steps),
+        notices=_notices(process, host, places, device, steps),
         device=device,
         trace=_trace(process, host, unrecorded),
     )
@@ -310,7 +310,9 @@ def _capacity(recording: Recording, number: int | None) -> int | None:
     return sizes.pop() if len(sizes) == 1 else None
 
 
-def _notices(process: Process, places: Places, device: DeviceFacts | None, steps: StepFacts | None) -> tuple[str, ...]:
+def _notices(
+    process: Process, host: Host, places: Places, device: DeviceFacts | None, steps: StepFacts | None
+) -> tuple[str, ...]:
     recording = process.recording
     found = [*recording.notices]
     if recording.sampled and recording.numbering is not None:
@@ -323,15 +325,19 @@ def _notices(process: Process, places: Places, device: DeviceFacts | None, steps
     if process.others:
         many = "process" if process.others == 1 else "processes"
         found.append(f"the trace holds {process.others} further {many}; these are the facts of process {process.pid}")
+    if host.evaluations:
+        many = "step also holds" if host.evaluations == 1 else "steps also hold"
+        found.append(f"{host.evaluations} marked {many} an evaluation: its time is left out of the steps")
     if any(not place.exact for place in places.known):
         found.append(_BEGINS)
     devices = len(np.unique(recording.device.device)) if device is not None else 0
     if devices > 1:
         found.append(f"{devices} devices worked for this process; their times are united: busy means any of them")
     if device is not None and device.pace_ms is not None and steps is not None and device.pace_ms > steps.mean_ms:
+        pace_ms = device.usual_sums.wall_ms / len(device.usual_steps) if device.usual_steps else device.pace_ms
         found.append(
             f"the host left the recorded steps, of {steps.mean_ms:.3g} ms each, well before the device was done with "
-            f"them: it takes {device.pace_ms:.3g} ms for one, which is what verdict and findings count by"
+            f"them: it takes {pace_ms:.3g} ms for one, which is what verdict and findings count by"
         )
     if device is not None:
         found += [_odd(device, step) for step in device.odd_steps]

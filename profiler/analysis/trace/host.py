@@ -19,12 +19,15 @@ from profiler.analysis.device.enclosing import top_level
 from profiler.analysis.device.launches import Launches
 from profiler.analysis.intervals import Intervals, Ints, union
 from profiler.analysis.trace import words
-from profiler.analysis.trace.process import Process, named
+from profiler.analysis.trace.evaluation import without_evaluation
+from profiler.analysis.trace.process import Process, graph_threads, named
 from profiler.record.reader import Events
 from profiler.record.trace.recording import HostEvents, Work
 from profiler.record.vocabulary import DataWait, Flag, Forward, Kind, Name, Optimizer, code
 
 _FORWARD_OPERATORS = 8  # operators of the loop's own between two nodes of a graph that end a backward pass
+_PAUSE_NS = 1_000_000  # without an operator, from which a stretch of what looks like forward is none …
+_PAUSE_SHARE = 0.1  # … where it is also so much of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,7 @@ class Host:
     backward: Intervals
     iterators: tuple[str, ...]  # classes of the DataLoader's iterators
     optimizers: tuple[str, ...]  # classes
+    evaluations: int = 0  # marked steps that held one, whose time is not theirs
 
 
 def read_host(process: Process, launches: Launches) -> Host:
@@ -60,12 +64,16 @@ def read_host(process: Process, launches: Launches) -> Host:
     operators, names = recording.operators, recording.names
     on_thread = operators.where(operators.track == process.thread)
     marks = named(on_thread, names, lambda name: words.step_number(name) is not None)
-    marked = _ordered(on_thread.where(marks), names)
+    marked, evaluations = _ordered(on_thread.where(marks), names), 0
     takes = on_thread.where(named(on_thread, names, lambda name: words.takes_batch(name) is not None))
     updates = on_thread.where(named(on_thread, names, lambda name: words.optimizer_call(name) is not None))
     updates = updates.where(top_level(updates.start, updates.end))
     takes = takes.where(top_level(takes.start, takes.end))
     passes = _backward_passes(process, marked[0], takes, updates)
+    if marked[0] is not None:
+        trimmed = without_evaluation(marked[0], _began(process), takes, passes, updates)
+        evaluations = int(np.count_nonzero((trimmed.end - trimmed.start) < (marked[0].end - marked[0].start)))
+        marked = trimmed, marked[1]
     pushes = [*_takes(takes, names), *_updates(updates, names), *_copies(process, launches)]
     pushes += [(start, end, _BACKWARD) for start, end in _pairs(passes)]
     forwards = _forwards(passes, takes, updates, marked[0], on_thread, names)
@@ -73,11 +81,15 @@ def read_host(process: Process, launches: Launches) -> Host:
         takes = _users_takes(process, updates, passes, marked[0])
         forwards = forwards.subtract(union(takes.start, takes.end))  # a batch may be taken ahead, after forward
         pushes += _takes(takes, names)
+    if len(recording.device) == 0 and not recording.thinned:  # of a device its own clock tells what it computes
+        forwards = forwards.subtract(_before(on_thread, names, forwards)).subtract(_pauses(process, forwards))
     pushes += [(start, end, _FORWARD) for start, end in _pairs(forwards)]
     if marked[0] is None and pushes:
         pushes += _tail(process, max(end for _, end, _ in pushes))
     clock = _clock(marked[0])
     gloo = operators.where(named(operators, names, words.is_host_collective))
+    if len(recording.device) == 0:
+        pushes += _waits_for_hosts(process, union(gloo.start, gloo.end), forwards, passes, updates)
     return Host(
         events=_tape(pushes, marked[0], clock),
         clock=clock,
@@ -87,6 +99,7 @@ def read_host(process: Process, launches: Launches) -> Host:
         communication=union(gloo.start, gloo.end),
         backward=passes,
         iterators=tuple(sorted({words.takes_batch(names[number]) or "" for number in set(takes.name.tolist())})),
+        evaluations=evaluations,
         optimizers=tuple(sorted({(words.optimizer_call(names[n]) or ("", ""))[1] for n in set(updates.name.tolist())})),
     )
 
@@ -97,6 +110,15 @@ _BACKWARD = code(0, Name.BACKWARD)
 _FORWARD = code(0, Name.FORWARD, Forward.MODULE, 0, Flag.TRAINING | Flag.GRAD)
 _COPY = code(0, Name.HOST_TO_DEVICE)
 _REST = code(0, Name.USER_STAGE)
+_COMMUNICATION = code(0, Name.COMMUNICATION)
+
+
+def _began(process: Process) -> Ints:
+    """When the outermost operators of the training thread began, in order."""
+    operators = process.recording.operators
+    own = operators.where((operators.track == process.thread) & ~operators.marked)
+    own = own.where(~named(own, process.recording.names, words.is_range))
+    return own.start[top_level(own.start, own.end)]
 
 
 def _pairs(found: Intervals) -> list[tuple[int, int]]:
@@ -217,6 +239,7 @@ def _forwards(
     if len(passes) == 0:
         return passes
     stepping = updates.where(named(updates, names, lambda name: (words.optimizer_call(name) or ("", ""))[0] == "step"))
+    passes = passes.where(~union(stepping.start, stepping.end).holds(passes.start))  # an optimizer calls its closure
     edges = np.concatenate((takes.end, stepping.end, passes.end, steps.start if steps is not None else takes.end[:0]))
     if len(on_thread):
         edges = np.append(edges, on_thread.start.min())
@@ -224,6 +247,43 @@ def _forwards(
     place = np.searchsorted(edges, passes.start, side="right") - 1
     begin = np.where(place >= 0, edges[np.maximum(place, 0)], passes.start)
     return union(begin, passes.start)
+
+
+def _before(on_thread: HostEvents, names: tuple[str, ...], forwards: Intervals) -> Intervals:
+    """What lies before the one range of the user's that says where forward begins."""
+    told = np.sort(on_thread.start[named(on_thread, names, words.is_whole_forward)])
+    first, behind = np.searchsorted(told, forwards.start), np.searchsorted(told, forwards.end)
+    alone = behind - first == 1
+    return Intervals(forwards.start[alone], told[first[alone]])
+
+
+def _pauses(process: Process, forwards: Intervals) -> Intervals:
+    """Long stretches before a backward pass in which no operator ran, nor a range around the model."""
+    operators, names = process.recording.operators, process.recording.names
+    computes = ~operators.marked & ~named(operators, names, words.is_range)
+    computes |= operators.marked & named(operators, names, words.is_forward)
+    computes &= operators.track == process.thread
+    idle = forwards.subtract(union(operators.start[computes], operators.end[computes]))
+    place = np.searchsorted(forwards.start, idle.start, side="right") - 1
+    length, whole = idle.end - idle.start, (forwards.end - forwards.start)[np.maximum(place, 0)]
+    return idle.where((length >= _PAUSE_NS) & (length >= _PAUSE_SHARE * whole))
+
+
+def _waits_for_hosts(
+    process: Process, exchanging: Intervals, forwards: Intervals, passes: Intervals, updates: HostEvents
+) -> list[Push]:
+    """Hosts exchange data, and neither the training thread nor one that runs its graph computes meanwhile."""
+    operators, names = process.recording.operators, process.recording.names
+    threads = [process.thread, *graph_threads(process)]
+    computes = (
+        np.isin(operators.track, threads) & ~operators.marked & ~named(operators, names, words.is_host_collective)
+    )
+    exposed = exchanging.subtract(union(operators.start[computes], operators.end[computes]))
+    found = []
+    for around in (forwards, passes, union(updates.start, updates.end)):
+        found += _pairs(exposed.intersect(around))
+        exposed = exposed.subtract(around)
+    return [(start, end, _COMMUNICATION) for start, end in [*found, *_pairs(exposed)]]
 
 
 def _tail(process: Process, last: int) -> list[Push]:

@@ -21,6 +21,8 @@ _NODE = re.compile(
     r"^(autograd::engine::evaluate_function: |torch::autograd::AccumulateGrad|torch::autograd::CppNode<|<backward op>)|"
     r"Backward\d*$|^torch::jit::.*DifferentiableGraphBackward"
 )
+_FORWARD = re.compile(r"forward|(?<![a-z])(fwd|model|loss)(?![a-z])|compiled", re.IGNORECASE)
+_WHOLE_FORWARD = re.compile(r"^\W*(forward|fwd)([ _-]?pass)?\W*$", re.IGNORECASE)
 _HOST_COLLECTIVE = re.compile(r"^(gloo|mpi|ucc):")
 
 
@@ -61,6 +63,18 @@ def is_gradient(name: str) -> bool:
 def is_host_collective(name: str) -> bool:
     """Whether a range is a collective that hosts carry out themselves."""
     return _HOST_COLLECTIVE.match(name) is not None
+
+
+@lru_cache(maxsize=1 << 16)
+def is_forward(name: str) -> bool:
+    """Whether a range that somebody marked lies around the model or its loss, compiled or not."""
+    return _FORWARD.search(name) is not None
+
+
+@lru_cache(maxsize=1 << 16)
+def is_whole_forward(name: str) -> bool:
+    """Whether a range of the user's own is the forward pass, by a name that means nothing else."""
+    return _WHOLE_FORWARD.match(name) is not None
 
 
 @lru_cache(maxsize=1 << 16)

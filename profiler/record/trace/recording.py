@@ -166,4 +166,4 @@ class Recording:
         return given.seen < _WHOLE_SHARE * (given.highest - given.lowest + 1)
 
 
-_WHOLE_SHARE = 0.5  # of the numbered events, below which a trace was thinned
+_WHOLE_SHARE = 0.75  # of the numbered events, below which a trace was thinned

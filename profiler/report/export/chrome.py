@@ -25,22 +25,34 @@ NO_STEPS = (
 )
 
 
-def export_steps(facts: Facts, path: Path, name: str) -> None:
-    """Write the steps of a run. Raises ProfError when there are none or the file can't be written."""
+def export_steps(facts: Facts, path: Path, name: str) -> int:
+    """Write the steps of a run; how many spans, the shortest, were too many to keep.
+
+    Raises ProfError when there are no steps or the file can't be written.
+    """
     if not facts.excerpts:
         raise ProfError(f"{name} {NO_STEPS}")
     if not path.parent.is_dir():
         raise ProfError(f"{path} can't be written: {path.parent} is not a folder.")
     write_whole(path, json.dumps(chrome_trace(facts), allow_nan=False, separators=(",", ":")).encode("ascii"))
+    return _left_out(facts)
 
 
 def chrome_trace(facts: Facts) -> dict[str, Any]:
     """The trace as plain data."""
+    about: dict[str, Any] = {"by": f"prof {profiler.__version__}", "run": facts.run.name}
+    about["device"] = facts.machine.device
+    if _left_out(facts):
+        about["spans_left_out"] = f"{_left_out(facts):,}, the shortest"
     return {
         "displayTimeUnit": "ms",
-        "otherData": {"by": f"prof {profiler.__version__}", "run": facts.run.name, "device": facts.machine.device},
+        "otherData": about,
         "traceEvents": [*_names(facts.excerpts), *_events(facts.excerpts)],
     }
+
+
+def _left_out(facts: Facts) -> int:
+    return sum(excerpt.left_out for excerpt in facts.excerpts)
 
 
 def _numbers(excerpts: Sequence[StepExcerpt]) -> dict[tuple[str, str], tuple[int, int]]:

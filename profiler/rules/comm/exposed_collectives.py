@@ -131,6 +131,8 @@ def _why(device: DeviceFacts, most: CollectiveFacts | None, steps: int, computin
         + (
             "A rank that comes late looks the same from one rank's recording."
             if late_ms is None
+            else "No rank comes later than the others."
+            if not late_ms
             else f"For {ms(late_ms)} more they only wait for ranks that come later, which is left out here."
         )
     )
