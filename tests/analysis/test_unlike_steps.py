@@ -98,7 +98,7 @@ def queued(builder: TraceBuilder, start: float) -> None:
     """All work of a step is launched at its beginning; between two kernels the device waits for another stream."""
     usual_host(builder, start)
     for number in range(10):
-        builder.kernel(start + 2 + number * 9, 5, launched=start + 0.3 + number * 0.05)
+        builder.kernel(start + 2 + number * 9, 5 if number < 9 else 16, launched=start + 0.3 + number * 0.05)
 
 
 def test_gaps_in_queued_work_are_not_laid_to_a_wait_around_them(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_gaps_in_queued_work_are_not_laid_to_a_wait_around_them(tmp_path: Path) 
     waited, loaded = (read(training(each), tmp_path) for each in (waiting, loading))
     for found in (waited, loaded):
         assert step_of(found).idle_by("unknown") == pytest.approx(38, abs=3)
-        assert step_of(found).idle_by("sync", "data_wait") < 12  # behind the last of the step's work alone
+        assert step_of(found).idle_by("sync", "data_wait") < 4
     assert not any(finding.rule.startswith("sync/") for finding in judge(waited).findings)
 
 
