@@ -67,6 +67,12 @@ def test_a_trace_gives_what_a_run_gives(trace: Path, tmp_path: Path) -> None:
     assert len(page) < 3_000_000
 
 
+def test_a_run_is_not_taken_for_a_folder_of_traces(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(ProfError, match="prof report"):
+        prof("trace", tmp_path)
+
+
 def test_operators_of_which_only_some_have_a_line_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def with_forward(builder: TraceBuilder, start: float) -> None:
         step(builder, start)
@@ -74,7 +80,9 @@ def test_operators_of_which_only_some_have_a_line_are_shown(tmp_path: Path, monk
 
     monkeypatch.chdir(tmp_path)
     prof("trace", training(with_forward).write(tmp_path / "it.json"), "--quiet")
-    rows = json.loads((tmp_path / "reports" / "it" / "summary.json").read_text())["operators"]
+    summary = json.loads((tmp_path / "reports" / "it" / "summary.json").read_text())
+    rows = summary["operators"]
+    assert any("recorded with stacks" in notice for notice in summary["notices"])
     assert {"site" in row for row in rows} == {True, False}
     assert "net.py" in (tmp_path / "reports" / "it" / "report.html").read_text()
 

@@ -325,6 +325,11 @@ def _notices(
     if process.others:
         many = "process" if process.others == 1 else "processes"
         found.append(f"the trace holds {process.others} further {many}; these are the facts of process {process.pid}")
+    if len(recording.python):
+        found.append(
+            "the trace was recorded with stacks, which slows Python more than operators: what Python takes, and what "
+            "is gained there, is less in the training"
+        )
     if host.evaluations:
         many = "step also holds" if host.evaluations == 1 else "steps also hold"
         found.append(f"{host.evaluations} marked {many} an evaluation: its time is left out of the steps")

@@ -21,6 +21,7 @@ from profiler.analysis.trace.facts import Traced, facts_of
 from profiler.analysis.trace.ranks import agreed, late_rank, rank_row, with_clock
 from profiler.analysis.trace.together import lay_together
 from profiler.errors import ProfError
+from profiler.record.layout import RUN_JSON
 from profiler.record.trace.read import read_trace
 from profiler.record.trace.source import source_reader
 
@@ -35,6 +36,8 @@ def trace_files(given: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in given:
         if path.is_dir():
+            if (path / RUN_JSON).is_file():
+                raise ProfError(f"{path} is a run of prof's, not a folder of traces: use `prof report {path}`.")
             inside = sorted(file for file in path.rglob("*") if file.name.lower().endswith(ENDINGS) and file.is_file())
             if not inside:
                 raise ProfError(f"{path} holds no trace: none of its files ends in {' or '.join(ENDINGS[:2])}.")
