@@ -74,6 +74,16 @@ def test_what_most_steps_hold_is_the_training_s(tmp_path: Path) -> None:
     assert not any("evaluation" in notice for notice in found.notices)
 
 
+def test_marks_of_parts_of_a_batch_are_said_to_be_such(tmp_path: Path) -> None:
+    builder = TraceBuilder()
+    for number in range(8):
+        builder.mark(f"ProfilerStep#{number}", number * STEP_MS, STEP_MS - 0.01)
+        builder.backward(number * STEP_MS + 30, 40)
+        if number % 4 == 3:
+            builder.mark("Optimizer.step#AdamW.step", number * STEP_MS + 80, 10)
+    assert any("updated in 2 of the 8 marked steps" in notice for notice in read(builder, tmp_path).notices)
+
+
 def test_kernels_that_run_side_by_side_do_not_take_more_than_the_step(tmp_path: Path) -> None:
     def side_by_side(builder: TraceBuilder, start: float) -> None:
         train(builder, start)

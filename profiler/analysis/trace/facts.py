@@ -330,6 +330,11 @@ def _notices(
             "the trace was recorded with stacks, which slows Python more than operators: what Python takes, and what "
             "is gained there, is less in the training"
         )
+    if host.marked is not None and 0 < host.updated <= len(host.marked) / 2:
+        found.append(
+            f"an optimizer updated in {host.updated} of the {len(host.marked)} marked steps: each mark is called a "
+            "step here, be it of a part of a batch"
+        )
     if host.evaluations:
         many = "step also holds" if host.evaluations == 1 else "steps also hold"
         found.append(f"{host.evaluations} marked {many} an evaluation: its time is left out of the steps")

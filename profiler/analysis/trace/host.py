@@ -56,6 +56,7 @@ class Host:
     iterators: tuple[str, ...]  # classes of the DataLoader's iterators
     optimizers: tuple[str, ...]  # classes
     evaluations: int = 0  # marked steps that held one, whose time is not theirs
+    updated: int = 0  # marked steps with an update
 
 
 def read_host(process: Process, launches: Launches) -> Host:
@@ -100,6 +101,7 @@ def read_host(process: Process, launches: Launches) -> Host:
         backward=passes,
         iterators=tuple(sorted({words.takes_batch(names[number]) or "" for number in set(takes.name.tolist())})),
         evaluations=evaluations,
+        updated=_updated(marked[0], updates, names),
         optimizers=tuple(sorted({(words.optimizer_call(names[n]) or ("", ""))[1] for n in set(updates.name.tolist())})),
     )
 
@@ -284,6 +286,14 @@ def _waits_for_hosts(
         found += _pairs(exposed.intersect(around))
         exposed = exposed.subtract(around)
     return [(start, end, _COMMUNICATION) for start, end in [*found, *_pairs(exposed)]]
+
+
+def _updated(steps: Intervals | None, updates: HostEvents, names: tuple[str, ...]) -> int:
+    """How many of the marked steps an optimizer's step lies in."""
+    if steps is None:
+        return 0
+    stepping = updates.start[named(updates, names, lambda name: (words.optimizer_call(name) or ("", ""))[0] == "step")]
+    return len(np.unique(np.searchsorted(steps.start, stepping[steps.holds(stepping)], side="right")))
 
 
 def _tail(process: Process, last: int) -> list[Push]:
