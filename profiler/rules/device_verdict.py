@@ -221,7 +221,7 @@ def straggler(facts: Facts) -> tuple[float, str] | None:
     share = late.late_ms / late.step_ms
     return share, (
         f"the other ranks wait in their collectives for {name}, which comes {ms(late.late_ms)} ({percent(share)} of "
-        f"each {ms(late.step_ms)} step) later: {_LATE_BY.get(late.cause, 'its device stands idle longer')}, "
+        f"each {ms(late.step_ms)} step) later: {late_by(late.cause)}, "
         f"by {ms(late.cause_ms)}"
     )
 
@@ -234,6 +234,11 @@ _LATE_BY = {
     "idle_sync": "its host waits longer for its device",
     "idle_copy": "its host is held up longer by copies",
 }
+
+
+def late_by(cause: str) -> str:
+    """What a rank does longer than the others, in a clause."""
+    return _LATE_BY.get(cause, "its device stands idle longer")
 
 
 def _thinned(facts: Facts, device: DeviceFacts, step: PerStep) -> tuple[Part, ...] | str:

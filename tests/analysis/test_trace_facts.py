@@ -324,20 +324,26 @@ def test_the_rank_that_computes_longer_is_the_straggler(tmp_path: Path) -> None:
     assert found.trace is not None and found.trace.late is not None
     assert (found.trace.late.rank, found.trace.late.cause) == (1, "computing")
     assert found.trace.late.late_ms == pytest.approx(30, abs=0.5)
-    verdict = judge(found).verdict
-    assert verdict.bottleneck.value == "straggler"
+    judged = judge(found)
+    verdict = judged.verdict
+    assert (verdict.bottleneck.value, verdict.rule) == ("straggler", "straggler/late-in-traces")
     assert "rank 1" in verdict.summary and "computes longer" in verdict.summary
+    [late] = [finding for finding in judged.findings if finding.rule == verdict.rule]
+    assert late.gain is not None and late.gain.step_ms_low == pytest.approx(70, abs=1)
+    assert "batches of the same size" in late.fix.summary and "1*" in late.fix.code
 
 
 def test_the_rank_that_waits_for_its_batches_is_the_straggler(tmp_path: Path) -> None:
     found = job(tmp_path, rank_step(1, 60, 36), rank_step(31, 60, 6))
     assert found.trace is not None and found.trace.late is not None
     assert (found.trace.late.rank, found.trace.late.cause) == (1, "idle_data_wait")
+    assert any("storage" in finding.fix.summary for finding in judge(found).findings if "late-in" in finding.rule)
 
 
 def test_ranks_that_wait_alike_hold_no_straggler(tmp_path: Path) -> None:
     found = job(tmp_path, rank_step(1, 60, 36), rank_step(1, 62, 34))
     assert found.trace is not None and found.trace.late is None
+    assert not any(finding.bottleneck.value == "straggler" for finding in judge(found).findings)
     assert len(found.trace.ranks) == 2
     assert judge(found).verdict.bottleneck.value == "communication"
 
@@ -347,6 +353,7 @@ def test_ranks_whose_steps_do_not_end_together_are_not_compared(tmp_path: Path) 
     training(rank_step(1, 90, 6), 4, 140.0, rank=1, world_size=2).write(tmp_path / "1.json.gz")
     found = read_traces(trace_files([tmp_path]))
     assert found.trace is not None and found.trace.late is None
+    assert not any(finding.bottleneck.value == "straggler" for finding in judge(found).findings)
 
 
 def test_files_that_all_fail_say_why(tmp_path: Path) -> None:
