@@ -108,10 +108,7 @@ def judge_by(rules: Iterable[Rule], facts: Facts, read_line: ReadLine = line_of_
         found = [replace(f, severity=Severity.INFO) if f.rule in per_step else f for f in found]
     kept, folded = fold(rules, found)
     ranked = rank(kept)
-    verdict = decide(facts, ranked)
-    # what the verdict rests on comes before what else there is to gain
-    ranked = tuple(sorted(ranked, key=lambda f: (not _first(f), f.rule != verdict.rule or f.gain is None)))
-    return Judgement(verdict, ranked, tuple(abstentions), tuple(failures), tuple(folded), tuple(silenced))
+    return Judgement(decide(facts, ranked), ranked, tuple(abstentions), tuple(failures), tuple(folded), tuple(silenced))
 
 
 def fold(rules: Iterable[Rule], findings: Sequence[Finding]) -> tuple[list[Finding], list[tuple[Finding, str]]]:
