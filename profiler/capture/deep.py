@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from threading import get_ident
@@ -41,6 +42,7 @@ _LONGEST_STEP_NS = 30_000_000_000
 _RETRY_STEPS = 16
 _TRIES = 4
 _WINDOWS = 2
+_MANY_EVENTS = 20_000  # 80 MB, worth giving back: less is used again by the training
 _MOST_EVENTS = 150_000  # kept in a file, at some 300 bytes each
 _MOST_BYTES = 64 << 20
 
@@ -146,7 +148,12 @@ class DeepWindow:
         return self._pace.look(session.steps)
 
     def _is_heavy(self, profiling: Profiling) -> bool:
-        """Whether the steps so far took so much longer than usual that they have very many operators."""
+        """Whether the steps so far took so much longer than usual that they have very many operators.
+
+        Not asked on an accelerator, whose recording begins slowly; there the number of events is bounded.
+        """
+        if profiling.device is not None:
+            return False
         steps = self._steps - self._left // self._rounds
         slower_ns = (time.perf_counter_ns() - profiling.started_ns) / steps - self._before_ns * self._rounds
         return slower_ns > max(_HEAVY_NS, _HEAVY_SHARE * self._before_ns * self._rounds)
@@ -179,8 +186,10 @@ class DeepWindow:
             before_ms=self._before_ns / 1e6,
             file=None if profiling.device is None else self._keep(results, len(kineto_events)),
         )
+        many = len(kineto_events) >= _MANY_EVENTS
         del results, kineto_events
-        _give_back_memory()
+        if many:
+            _give_back_memory()
         return True
 
     def _keep(self, results: Any, events: int) -> str | None:
@@ -254,10 +263,11 @@ def why_not_profile() -> str | None:
 
 
 def _give_back_memory() -> None:
-    """What was freed goes back to the system, where the C library keeps it else: glibc."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+    """What was freed goes back to the system, where the C library keeps it else: glibc's."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
 
 
 class Profiling:

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from profiler.cli.export import export_option, write_export
+
 
 @click.command()
 @click.argument("run")
@@ -22,12 +24,7 @@ import click
     metavar="DIR",
     help="Dumps of torch's flight recorder, where they are not found by themselves.",
 )
-@click.option(
-    "--export",
-    type=(click.Choice(["perfetto", "chrome"]), click.Path(path_type=Path, dir_okay=False)),
-    metavar="perfetto|chrome FILE",
-    help="Write a typical and a slow step for a trace viewer.",
-)
+@export_option
 def command(
     run: str,
     open_it: bool,
@@ -63,12 +60,7 @@ def command(
         with contextlib.suppress(OSError):  # the report fails on that itself
             note_peak(run_dir, config.peak_tflops, measure=False)
     report = make_report(run_dir, rank=rank, dumps=flight_recorder)
-    if export is not None:
-        from profiler.report.export.chrome import export_steps
-
-        left_out = export_steps(report.result.facts, export[1], str(run_dir))
-        if left_out:
-            click.echo(f"{export[1]} leaves out {left_out:,} spans, the shortest ones.", err=True)
+    write_export(report.result.facts, export, str(run_dir))
     if as_json:
         from profiler.report.summary import summary
 

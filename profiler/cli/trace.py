@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from profiler.cli.engine import chosen_engine, engine_options
+from profiler.cli.export import export_option, write_export
 
 
 @click.command()
@@ -17,12 +18,7 @@ from profiler.cli.engine import chosen_engine, engine_options
 @click.option("--open", "open_it", is_flag=True, help="Open the HTML report in a browser.")
 @click.option("--quiet", is_flag=True, help="Write the files and print nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON instead.")
-@click.option(
-    "--export",
-    type=(click.Choice(["perfetto", "chrome"]), click.Path(path_type=Path, dir_okay=False)),
-    metavar="perfetto|chrome FILE",
-    help="Write a typical and a slow step for a trace viewer.",
-)
+@export_option
 @engine_options
 def command(
     files: tuple[Path, ...],
@@ -64,12 +60,7 @@ def command(
         _leave_none_behind(run)
         raise
     write_run_json(run, traces=[str(path.resolve()) for path in found])
-    if export is not None:
-        from profiler.report.export.chrome import export_steps
-
-        left_out = export_steps(report.result.facts, export[1], str(found[0]))
-        if left_out:
-            click.echo(f"{export[1]} leaves out {left_out:,} spans, the shortest ones.", err=True)
+    write_export(report.result.facts, export, str(found[0]))
     if as_json:
         from profiler.report.summary import summary, summary_bytes
 

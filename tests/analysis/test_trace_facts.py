@@ -330,7 +330,7 @@ def test_the_rank_that_computes_longer_is_the_straggler(tmp_path: Path) -> None:
     assert "rank 1" in verdict.summary and "computes longer" in verdict.summary
     [late] = [finding for finding in judged.findings if finding.rule == verdict.rule]
     assert late.gain is not None and late.gain.step_ms_low == pytest.approx(70, abs=1)
-    assert "batches of the same size" in late.fix.summary and "1*" in late.fix.code
+    assert "batches of the same size" in late.fix.summary and "1.json.gz" in late.fix.code
 
 
 def test_the_rank_that_waits_for_its_batches_is_the_straggler(tmp_path: Path) -> None:

@@ -81,6 +81,7 @@ def test_one_step_is_enough_where_watching_slows_it_down(tmp_path: Path, monkeyp
     monkeypatch.setattr(deep, "_HEAVY_NS", -(1 << 62))  # as if any step were slowed down by a lot
     monkeypatch.setattr(deep, "_HEAVY_SHARE", -1e18)
     freed: list[bool] = []
+    monkeypatch.setattr(deep, "_MANY_EVENTS", 1)
     monkeypatch.setattr(deep, "_give_back_memory", lambda: freed.append(True))
     with recording(tmp_path) as session:
         train(mlp(), steps=40)

@@ -267,3 +267,13 @@ def test_whatever_is_damaged_is_left_to_msgspec_or_read_alike(array: bytes, data
         texts_of(mended)
         found = by_both_ways(mended)
         assert found is not None and found[0] == found[1]
+
+
+def test_odd_events_that_can_not_be_read_are_counted_and_hide_no_other(tmp_path: Path) -> None:
+    sound = '{"ph": "X", "cat": "cpu_op", "name": "aten::mm", "pid": 1, "tid": 1, "ts": %s, "dur": 1}'
+    odd = ['{"ph": null, "name": "\\u{", "ts": 1}', sound % "1e1", sound % "NaN", sound % '"12"']
+    path = tmp_path / "odd.json"
+    path.write_text('{"traceEvents": [' + ",".join([sound % 5, *odd, *[sound % n for n in range(6, 9)]]) + "]}")
+    found = read_trace(path, 64)
+    assert len(found.operators) == 6
+    assert any("2 events could not be read" in notice for notice in found.notices)

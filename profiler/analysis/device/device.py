@@ -144,14 +144,14 @@ def _main_device(device: DeviceEvents) -> int:
 
 
 def _steps_share(busy: Intervals, seen: Seen, pace: Pace | None) -> float | None:
-    """Busy time from the first measured step's start to the last one's end."""
+    """Busy time from the first measured step's start to the last one's end, without evaluations between them."""
     if len(seen.steps) <= seen.first_measured:
         return None
     start, end = seen.steps.start[seen.first_measured :], seen.steps.end[seen.first_measured :]
     if pace is not None:
         start, end = pace.start, pace.end
     steps = union(start, end)
-    if steps.total < _MOSTLY_STEPS * (end[-1] - start[0]):  # evaluations lie between them
+    if steps.total < _MOSTLY_STEPS * (end[-1] - start[0]):
         return busy.intersect(steps).total / steps.total
     return busy.clip(int(start[0]), int(end[-1])).total / int(end[-1] - start[0])
 
@@ -216,12 +216,15 @@ def _steps(
     """What lies in each measured step: in the device's own where it lags, and of what the host did in the host's."""
     first = seen.first_measured
     start, end = seen.steps.start[first:], seen.steps.end[first:]
-    columns = {name: (moments.within(start, end) / NS_PER_MS).tolist() for name, moments in of_host.items()}
+
+    def inside(measured: dict[str, Intervals]) -> dict[str, list[float]]:
+        return {name: (moments.within(start, end) / NS_PER_MS).tolist() for name, moments in measured.items()}
+
+    columns = inside(of_host)
     if pace is not None:
         start, end = pace.start, pace.end
-    columns |= {name: (moments.within(start, end) / NS_PER_MS).tolist() for name, moments in measures.items()}
-    causes = {name: (moments.within(start, end) / NS_PER_MS).tolist() for name, moments in idle.items()}
-    of_families = {name: (moments.within(start, end) / NS_PER_MS).tolist() for name, moments in families.items()}
+    columns |= inside(measures)
+    causes, of_families = inside(idle), inside(families)
     wall = ((end - start) / NS_PER_MS).tolist()
     return tuple(
         DeviceStep(

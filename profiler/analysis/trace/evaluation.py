@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from profiler.analysis.intervals import Bools, Intervals, Ints
+from profiler.analysis.intervals import Intervals, Ints
 from profiler.record.trace.recording import HostEvents
 
 LEAST_OPERATORS = 8  # after a batch was taken: fewer only copy it, as a loop does that takes batches ahead
@@ -21,8 +21,8 @@ MOST_SHARE = 0.5  # of the steps
 
 def without_evaluation(
     steps: Intervals, operators: Ints, takes: HostEvents, passes: Intervals, updates: HostEvents
-) -> Intervals:
-    """The steps without their evaluations.
+) -> tuple[Intervals, int]:
+    """The steps without their evaluations, and how many held one.
 
     Args:
         operators: when the outermost ones of the training thread began, in order.
@@ -34,9 +34,9 @@ def without_evaluation(
     inside = (step >= 0) & (at < steps.end[np.maximum(step, 0)])
     at, step = at[inside], step[inside]
     if len(at) == 0:
-        return steps
+        return steps, 0
     until = np.minimum(np.append(at[1:], steps.end[-1]), steps.end[step])
-    trains = _any_within(np.sort(np.concatenate((passes.start, updates.start))), at, until)
+    trains = _within(np.sort(np.concatenate((passes.start, updates.start))), at, until) > 0
     evaluates = ~trains & (_within(operators, at, until) >= LEAST_OPERATORS)
     start, end = steps.start.copy(), steps.end.copy()
     for number in np.unique(step[evaluates]).tolist():
@@ -50,13 +50,8 @@ def without_evaluation(
         if bool(evaluates[after].any()):
             end[number] = at[after[evaluates[after]][0]]
     changed = int(np.count_nonzero((start > steps.start) | (end < steps.end)))
-    return steps if changed > MOST_SHARE * len(steps) else Intervals(start, end)
+    return (steps, 0) if changed > MOST_SHARE * len(steps) else (Intervals(start, end), changed)
 
 
 def _within(moments: Ints, start: Ints, end: Ints) -> Ints:
     return np.searchsorted(moments, end) - np.searchsorted(moments, start)
-
-
-def _any_within(moments: Ints, start: Ints, end: Ints) -> Bools:
-    found: Bools = _within(moments, start, end) > 0
-    return found

@@ -65,43 +65,42 @@ def read_host(process: Process, launches: Launches) -> Host:
     operators, names = recording.operators, recording.names
     on_thread = operators.where(operators.track == process.thread)
     marks = named(on_thread, names, lambda name: words.step_number(name) is not None)
-    marked, evaluations = _ordered(on_thread.where(marks), names), 0
+    marked, first_number = _ordered(on_thread.where(marks), names)
     takes = on_thread.where(named(on_thread, names, lambda name: words.takes_batch(name) is not None))
     updates = on_thread.where(named(on_thread, names, lambda name: words.optimizer_call(name) is not None))
     updates = updates.where(top_level(updates.start, updates.end))
     takes = takes.where(top_level(takes.start, takes.end))
-    passes = _backward_passes(process, marked[0], takes, updates)
-    if marked[0] is not None:
-        trimmed = without_evaluation(marked[0], _began(process), takes, passes, updates)
-        evaluations = int(np.count_nonzero((trimmed.end - trimmed.start) < (marked[0].end - marked[0].start)))
-        marked = trimmed, marked[1]
+    passes = _backward_passes(process, marked, takes, updates)
+    evaluations = 0
+    if marked is not None:
+        marked, evaluations = without_evaluation(marked, _began(process), takes, passes, updates)
+    stepping = updates.where(named(updates, names, words.is_update))
     pushes = [*_takes(takes, names), *_updates(updates, names), *_copies(process, launches)]
     pushes += [(start, end, _BACKWARD) for start, end in _pairs(passes)]
-    forwards = _forwards(passes, takes, updates, marked[0], on_thread, names)
-    if marked[0] is not None and len(takes) == 0 and not recording.thinned:  # of a thinned one some are gone
-        takes = _users_takes(process, updates, passes, marked[0])
+    forwards = _forwards(passes, takes, stepping, marked, on_thread)
+    if marked is not None and len(takes) == 0 and not recording.thinned:  # of a thinned one some are gone
+        takes = _users_takes(process, updates, passes, marked)
         forwards = forwards.subtract(union(takes.start, takes.end))  # a batch may be taken ahead, after forward
         pushes += _takes(takes, names)
+    gloo = operators.where(named(operators, names, words.is_host_collective))
     if len(recording.device) == 0 and not recording.thinned:  # of a device its own clock tells what it computes
         forwards = forwards.subtract(_before(on_thread, names, forwards)).subtract(_pauses(process, forwards))
-    pushes += [(start, end, _FORWARD) for start, end in _pairs(forwards)]
-    if marked[0] is None and pushes:
-        pushes += _tail(process, max(end for _, end, _ in pushes))
-    clock = _clock(marked[0])
-    gloo = operators.where(named(operators, names, words.is_host_collective))
-    if len(recording.device) == 0:
         pushes += _waits_for_hosts(process, union(gloo.start, gloo.end), forwards, passes, updates)
+    pushes += [(start, end, _FORWARD) for start, end in _pairs(forwards)]
+    if marked is None and pushes:
+        pushes += _tail(process, max(end for _, end, _ in pushes))
+    clock = _clock(marked)
     return Host(
-        events=_tape(pushes, marked[0], clock),
+        events=_tape(pushes, marked, clock),
         clock=clock,
-        marked=marked[0],
-        first_number=marked[1],
+        marked=marked,
+        first_number=first_number,
         data_wait=union(takes.start, takes.end),
         communication=union(gloo.start, gloo.end),
         backward=passes,
         iterators=tuple(sorted({words.takes_batch(names[number]) or "" for number in set(takes.name.tolist())})),
         evaluations=evaluations,
-        updated=_updated(marked[0], updates, names),
+        updated=_updated(marked, stepping),
         optimizers=tuple(sorted({(words.optimizer_call(names[n]) or ("", ""))[1] for n in set(updates.name.tolist())})),
     )
 
@@ -232,15 +231,13 @@ def _joined(parts: Intervals, breaks: Ints, hard: Ints, least: int) -> Intervals
 def _forwards(
     passes: Intervals,
     takes: HostEvents,
-    updates: HostEvents,
+    stepping: HostEvents,
     steps: Intervals | None,
     on_thread: HostEvents,
-    names: tuple[str, ...],
 ) -> Intervals:
     """What comes before each backward pass, back to the last batch, update, backward pass or start of a step."""
     if len(passes) == 0:
         return passes
-    stepping = updates.where(named(updates, names, lambda name: (words.optimizer_call(name) or ("", ""))[0] == "step"))
     passes = passes.where(~union(stepping.start, stepping.end).holds(passes.start))  # an optimizer calls its closure
     edges = np.concatenate((takes.end, stepping.end, passes.end, steps.start if steps is not None else takes.end[:0]))
     if len(on_thread):
@@ -288,12 +285,12 @@ def _waits_for_hosts(
     return [(start, end, _COMMUNICATION) for start, end in [*found, *_pairs(exposed)]]
 
 
-def _updated(steps: Intervals | None, updates: HostEvents, names: tuple[str, ...]) -> int:
+def _updated(steps: Intervals | None, stepping: HostEvents) -> int:
     """How many of the marked steps an optimizer's step lies in."""
     if steps is None:
         return 0
-    stepping = updates.start[named(updates, names, lambda name: (words.optimizer_call(name) or ("", ""))[0] == "step")]
-    return len(np.unique(np.searchsorted(steps.start, stepping[steps.holds(stepping)], side="right")))
+    inside = stepping.start[steps.holds(stepping.start)]
+    return len(np.unique(np.searchsorted(steps.start, inside, side="right")))
 
 
 def _tail(process: Process, last: int) -> list[Push]:

@@ -54,6 +54,12 @@ def optimizer_call(name: str) -> tuple[str, str] | None:
 
 
 @lru_cache(maxsize=1 << 16)
+def is_update(name: str) -> bool:
+    """Whether a range is an optimizer's step."""
+    return (optimizer_call(name) or ("", ""))[0] == "step"
+
+
+@lru_cache(maxsize=1 << 16)
 def is_gradient(name: str) -> bool:
     """Whether an operator is a node of the autograd graph as the engine runs it."""
     return _NODE.search(name) is not None

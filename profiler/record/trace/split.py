@@ -92,7 +92,7 @@ def _pieces(stream: Iterable[bytes], document: Document, scan: Scan) -> Generato
             if scanned is not None:
                 yield scanned
                 if scanned.odd:
-                    yield _decode(b"[" + b",".join(scanned.odd) + b"]", document)[0]
+                    yield _odd_ones(scanned.odd, document)
                 rest, ended = b"", False
             else:
                 events, rest, ended = _decode(array, document)
@@ -258,6 +258,14 @@ def _last(text: bytes, document: Document) -> tuple[list[Event], bytes, bool]:
     except UNREADABLE:
         event = None
     return events + ([event] if event is not None else []), b"", False
+
+
+def _odd_ones(texts: list[bytes], document: Document) -> list[Event]:
+    """The events of which the quick way left the text to msgspec."""
+    try:
+        return decode_all(b"[" + b",".join(texts) + b"]")
+    except UNREADABLE:
+        return _readable_ones([_NO_NUMBER.sub(b"null", text) for text in texts], document)
 
 
 def _readable_ones(texts: list[bytes], document: Document) -> list[Event]:

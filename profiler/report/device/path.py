@@ -56,8 +56,8 @@ def _sentences(facts: Facts, path: CriticalPath) -> tuple[str, ...]:
     told = ", ".join(f"{what} for {ms(time)} ({share(time / path.step_ms)})" for what, time in named)
     which = "step of the device's own" if path.of_device else "step"
     sentences = [
-        f"A {which} of {ms(path.step_ms)} is as long as this chain of what waits for what: {told}. Of several things "
-        "that take as long as each other, one lies on it: what stands beside it can be as worth while together."
+        f"A {which} of {ms(path.step_ms)} is as long as this chain of what waits for what: {told}. What does not "
+        "lie on it was hidden behind it: that makes the step shorter only once what hides it gets faster, too."
     ]
     room = path.room_ms
     if room is not None and named and named[0][0] == "the host":

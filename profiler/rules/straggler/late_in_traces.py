@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from profiler.analysis.facts import Facts
 from profiler.rules.base import Bottleneck, Fix, Gain, Outcome, Rule, Threshold
 from profiler.rules.device_verdict import late_by
@@ -51,12 +53,16 @@ class LateInTraces(Rule):
 
     def check(self, facts: Facts) -> Outcome:
         """Judge whether the ranks of a job's traces wait for one of them."""
-        late = facts.trace.late if facts.trace is not None else None
-        if late is None or late.late_ms < self.threshold.value * late.step_ms:
+        if facts.trace is None or facts.trace.late is None:
+            return None
+        late = facts.trace.late
+        if late.late_ms < self.threshold.value * late.step_ms:
             return None
         saves_ms = min(late.late_ms, late.cause_ms)
         if saves_ms <= 0 or not worth(facts, saves_ms):
             return None
+        files = (file for file in facts.trace.files if Path(file).name.startswith(late.label))
+        file = next(files, late.label)
         name = f"rank {late.rank}" if late.rank is not None else late.label
         return self.finding(
             title=(
@@ -68,9 +74,7 @@ class LateInTraces(Rule):
                 "collectives."
             ),
             evidence={"late_ms": late.late_ms, "cause_ms": late.cause_ms, "step_ms": late.step_ms},
-            fix=Fix.at(
-                None, _ADVICE.get(late.cause, _ELSE), f"prof trace {late.label}*  # the trace of {name} by itself"
-            ),
+            fix=Fix.at(None, _ADVICE.get(late.cause, _ELSE), f"prof trace {file}  # {name} by itself"),
             gain=Gain.of(late.step_ms, 0.6 * saves_ms, saves_ms),
             step_ms=late.step_ms,
         )
